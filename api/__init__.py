@@ -1,0 +1,1 @@
+"""What a client can read and ask: HTTP, client, command line."""

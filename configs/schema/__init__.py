@@ -1,0 +1,1 @@
+"""The spec schema: frozen pydantic models, no torch and no ray."""

@@ -1,0 +1,1 @@
+"""Tests: a folder for each room, plus faults, end to end and benchmarks."""

@@ -1,0 +1,1 @@
+"""How a stream of tasks survives failures: queue, leases, workers, source, sink."""
