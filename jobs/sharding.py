@@ -1,0 +1,108 @@
+"""DeepSpeed: its config by name, the check that it can start, and whole weights out of sharded ones.
+
+Knows nothing about losses or data. ZeRO needs a C++ compiler even on CPU: it builds its communication kernel at first
+use.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.utils.cpp_extension import get_cxx_compiler
+
+from jobs.ranks import rank
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FOLDER = Path(__file__).parent.parent / "configs" / "deepspeed"
+"""Holds zero1.json, zero2.json, zero3.json."""
+
+OURS = ("optimizer", "scheduler")
+"""Parts of a DeepSpeed file that the spec's training section says already."""
+
+
+class ShardingError(ValueError):
+    """DeepSpeed can't be used here; the message says what to install or to leave out."""
+
+
+def check_deepspeed() -> None:
+    """Raise unless DeepSpeed could build its kernels here.
+
+    Raises:
+        ShardingError: no C++ compiler or no ninja on the PATH.
+    """
+    compiler = str(get_cxx_compiler())  # type: ignore[no-untyped-call]
+    missing = [
+        what
+        for command, what in ((compiler, f"a C++ compiler (g++; looked for {compiler!r})"), ("ninja", "ninja"))
+        if shutil.which(command) is None
+    ]
+    if missing:
+        raise ShardingError(
+            f"training.deepspeed needs {' and '.join(missing)} to build its communication kernel, and the PATH has "
+            "none; install g++ and ninja, or remove training.deepspeed"
+        )
+
+
+def load_deepspeed_config(name: str) -> dict[str, Any]:
+    """The DeepSpeed settings that ``training.deepspeed`` names: zero1, zero2, zero3, or a JSON file.
+
+    Optimizer and scheduler are left out, with a warning: the spec's training section says them.
+
+    Raises:
+        ShardingError: no such name or file, or no JSON object in it.
+    """
+    named = CONFIG_FOLDER / f"{name}.json"
+    path = named if named.is_file() else Path(name).expanduser()
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        names = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.json")))
+        raise ShardingError(f"training.deepspeed is {name!r}; use one of {names}, or the path of a JSON file") from None
+    except ValueError as error:
+        raise ShardingError(f"training.deepspeed: {path} is not JSON ({error}); correct it") from None
+    if not isinstance(config, dict):
+        raise ShardingError(f"training.deepspeed: {path} holds no JSON object; correct it")
+    for key in OURS:
+        if config.pop(key, None) is not None:
+            logger.warning("%s in %s is ignored: the spec's training section decides", key, path)
+    return config
+
+
+def join_alone() -> None:
+    """Start a process group of one where there is none: DeepSpeed would look for an MPI launcher otherwise."""
+    if not distributed.is_initialized():
+        # DeepSpeed refuses to start without it, though it asks torch for the rank.
+        os.environ.setdefault("LOCAL_RANK", "0")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        store = distributed.HashStore()  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+
+
+def gather_weights(model: torch.nn.Module, *, sharded: bool) -> dict[str, torch.Tensor]:
+    """The model's whole weights in fp32 on the CPU, by name; empty on every rank but 0.
+
+    With ``sharded``, a collective: the fp32 masters are collected from all ranks, one parameter at a time.
+    """
+    if not sharded:
+        return {} if rank() else {name: _whole(tensor) for name, tensor in model.state_dict().items()}
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    weights: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        value = safe_get_full_fp32_param(parameter)
+        assert value is not None, f"{name} is not in the optimizer"
+        if rank() == 0:
+            weights[name] = _whole(value)
+    return weights
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to(device="cpu", dtype=torch.float32 if tensor.is_floating_point() else None).contiguous()

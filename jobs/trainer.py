@@ -1,0 +1,229 @@
+"""The ``Seq2SeqTrainer`` whose loss is a mean over the labelled positions of a whole optimizer step.
+
+However a step's rows are cut into micro-batches and ranks, the gradient is the same: positions are counted over the
+accumulation window and all ranks, and every micro-batch's sum is divided by that count. The Trainer's own scaling is
+switched off: it takes T5's keyword arguments for a promise to divide, and would count nothing under our keys.
+
+Reports live figures, evaluates, and stops at the border of a step when it is told to. Saves nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+
+from jobs.batches import MicroBatches
+from jobs.collation import Batch
+from jobs.context import JobStopped, Report
+from jobs.losses import IGNORED_LABEL, LossSums
+from jobs.ranks import rank, sum_over_ranks, world_size
+from jobs.schedule import Phases
+from jobs.student import Student, Teacher
+
+
+class TrainingDiverged(ValueError):  # noqa: N818 (named for what happened)
+    """The loss became infinite or not a number; the message says at which step and what to change."""
+
+
+class PairTrainer(Seq2SeqTrainer):
+    """Trains a ``Student``, with a ``Teacher`` or without.
+
+    Args:
+        student: trained in place.
+        arguments: no logging, evaluation or saving strategy in them; all of it is decided here.
+        batches: this rank's micro-batches, in order.
+        validation: this rank's micro-batches of the validation split; the same number on every rank.
+        phases: the copy warm-up's steps, the pairs' steps and their learning rates.
+        teacher: asked for batches that carry its keys.
+        report: called on rank 0.
+        should_stop: asked at every step, on every rank; one that says yes stops all.
+        log_steps: steps between two reports.
+        eval_steps: steps between two evaluations; None for none but the caller's own.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        student: Student,
+        arguments: Seq2SeqTrainingArguments,
+        batches: MicroBatches,
+        *,
+        validation: MicroBatches,
+        phases: Phases,
+        teacher: Teacher | None,
+        report: Report,
+        should_stop: Callable[[], bool],
+        log_steps: int,
+        eval_steps: int | None,
+    ) -> None:
+        self._teacher = teacher
+        self.phases = phases
+        self._report = report
+        self._should_stop = should_stop
+        self._batches = batches
+        self._validation = validation
+        self._progress = _Progress(arguments.device)
+        self.evaluations: dict[int, dict[str, float]] = {}
+        """Step on pairs → the figures of the evaluation made there."""
+        callback = _Rhythm(phases, log_steps=log_steps, eval_steps=eval_steps)
+        super().__init__(model=student, args=arguments, train_dataset=batches, callbacks=[callback])
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Batch]:
+        """The micro-batches as they are: they are padded, in order and this rank's own already."""
+        return DataLoader(self._batches, batch_size=None, shuffle=False)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The two phases' learning rates as one schedule."""
+        if self.lr_scheduler is None:
+            assert num_training_steps == self.phases.num_steps, "the batches were planned for the phases"
+            chosen: Any = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, self.phases.factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor]:
+        """This rank's micro-batches of the next step, and the labelled positions of the step over all ranks.
+
+        Raises:
+            JobStopped: one rank was told to stop; raised on all of them at the same step.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        positions = sum(int((batch["labels_s"] != IGNORED_LABEL).sum()) for batch in batches)
+        sources = sum(int(batch["attention_mask_s"].sum()) for batch in batches)
+        mine = [positions, positions + sources, int(self._should_stop())]
+        totals = sum_over_ranks(torch.tensor(mine, dtype=torch.float64, device=device)).tolist()
+        if totals[2]:
+            raise JobStopped(f"stopped before step {self.state.global_step + 1} of {self.phases.num_steps}")
+        self._progress.tokens += totals[1]
+        return batches, torch.tensor(max(totals[0], 1.0), dtype=torch.float32, device=device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """This micro-batch's part of the step's mean loss, times the ranks that will be averaged over."""
+        assert num_items_in_batch is not None, "get_batch_samples counts them"
+        sums = self._forward(model, inputs)
+        self._progress.sums += stack(sums)
+        loss = sums.loss / num_items_in_batch * world_size()
+        return (loss, sums) if return_outputs else loss
+
+    def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch, forward and backward.
+
+        Raises:
+            TrainingDiverged: its loss is not finite.
+        """
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1} of {self.phases.num_steps} "
+                f"(learning rate {self._get_learning_rate():.3g}); lower training.learning_rate, raise "
+                "training.warmup_steps, or set training.precision: fp32"
+            )
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Report a step's figures; the Trainer's own summary at the end is not passed on."""
+        if "loss" not in logs:
+            return
+        figures = self._progress.take()
+        step = self.state.global_step
+        figures["lr"] = logs["learning_rate"]
+        figures["grad_norm"] = float(logs.get("grad_norm", 0.0))
+        prefix, step = self.phases.locate(step)
+        if rank() == 0:
+            self._report({f"{prefix}{key}": value for key, value in figures.items()}, step)
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Loss and token accuracy on the validation split; a collective. Empty where there is no validation split."""
+        if not len(self._validation):
+            return {}
+        model = self.model_wrapped
+        model.eval()
+        totals = torch.zeros(len(LossSums._fields), dtype=torch.float64, device=self.args.device)
+        for index in range(len(self._validation)):
+            totals += stack(self._forward(model, self._prepare_inputs(self._validation[index])))
+        figures = {f"validation_{key}": value for key, value in means(sum_over_ranks(totals)).items()}
+        _, step = self.phases.locate(self.state.global_step)
+        self.evaluations[step] = figures
+        if rank() == 0:
+            self._report(figures, step)
+        self._progress.restart_clock()
+        return figures
+
+    def _forward(self, model: torch.nn.Module, batch: Batch) -> LossSums:
+        has_teacher = self._teacher is not None and "input_ids_t" in batch
+        teacher = self._teacher.project(batch) if self._teacher is not None and has_teacher else None
+        sums: LossSums = model(
+            input_ids=batch["input_ids_s"],
+            attention_mask=batch["attention_mask_s"],
+            labels=batch["labels_s"],
+            teacher=teacher,
+        )
+        return sums
+
+
+def stack(sums: LossSums) -> torch.Tensor:
+    """The sums as one vector, without their gradient, exact for counts."""
+    return torch.stack([value.detach() for value in sums]).double()
+
+
+def means(totals: torch.Tensor) -> dict[str, float]:
+    """Figures per labelled position from stacked sums; zeros where there was no position."""
+    sums: dict[str, float] = dict(zip(LossSums._fields, totals.tolist(), strict=True))
+    count = max(sums.pop("num_positions"), 1.0)
+    names = {"num_correct": "token_accuracy", "num_agreed": "teacher_agreement"}
+    return {names.get(key, key): value / count for key, value in sums.items()}
+
+
+class _Progress:
+    """What happened since the last report."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(len(LossSums._fields), dtype=torch.float64, device=device)
+        self.tokens = 0.0
+        self._since = time.monotonic()
+
+    def take(self) -> dict[str, float]:
+        """Means over all ranks since the last time; a collective."""
+        figures = means(sum_over_ranks(self.sums.clone()))
+        now = time.monotonic()
+        figures["tokens_per_second"] = self.tokens / max(now - self._since, 1e-9)
+        self.sums.zero_()
+        self.tokens = 0.0
+        self._since = now
+        return figures
+
+    def restart_clock(self) -> None:
+        """Leave the time since the last report out: it wasn't training."""
+        self._since = time.monotonic()
+
+
+class _Rhythm(TrainerCallback):
+    """When to report and when to evaluate, counted within each phase, whose last step always reports."""
+
+    def __init__(self, phases: Phases, *, log_steps: int, eval_steps: int | None) -> None:
+        self._phases = phases
+        self._log_steps = log_steps
+        self._eval_steps = eval_steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        name, step = self._phases.locate(state.global_step)
+        is_last = state.global_step in (self._phases.copy_steps, self._phases.num_steps)
+        control.should_log = step == 1 or step % self._log_steps == 0 or is_last
+        control.should_evaluate = not name and self._eval_steps is not None and step % self._eval_steps == 0
+        return control

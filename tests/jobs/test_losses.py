@@ -1,0 +1,196 @@
+"""The chunked loss against a slow reference that writes the formulas out position by position."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from jobs.losses import IGNORED_LABEL, LossSums, Projection, gather_labelled, sum_losses
+
+VOCABULARY = 37
+STUDENT_WIDTH, TEACHER_WIDTH = 12, 20
+STUDENT_SCALE = STUDENT_WIDTH**-0.5
+
+
+def make_case(
+    lengths: list[int], padded: int, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64).to(dtype)
+
+    labels_BL = torch.full((len(lengths), padded), IGNORED_LABEL)
+    for row, length in enumerate(lengths):
+        labels_BL[row, :length] = torch.randint(VOCABULARY, (length,), generator=random)
+    return {
+        "labels": labels_BL,
+        "hidden": normal(len(lengths), padded, STUDENT_WIDTH) * 3,
+        "weight": normal(VOCABULARY, STUDENT_WIDTH),
+        "teacher_hidden": normal(len(lengths), padded, TEACHER_WIDTH) * 3,
+        "teacher_weight": normal(VOCABULARY, TEACHER_WIDTH),
+    }
+
+
+def slow_sums(case: dict[str, torch.Tensor], temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain loops over positions and vocabulary in whatever precision the case has."""
+    ce = torch.zeros((), dtype=case["hidden"].dtype)
+    kd = torch.zeros((), dtype=case["hidden"].dtype)
+    for row, position in (case["labels"] != IGNORED_LABEL).nonzero().tolist():
+        ours = case["weight"] @ (case["hidden"][row, position] * STUDENT_SCALE)
+        theirs = case["teacher_weight"] @ case["teacher_hidden"][row, position]
+        ce = ce - torch.log(torch.softmax(ours, 0)[case["labels"][row, position]])
+        p_T, p_S = torch.softmax(theirs / temperature, 0), torch.softmax(ours / temperature, 0)
+        for token in range(VOCABULARY):
+            kd = kd + temperature**2 * p_T[token] * (torch.log(p_T[token]) - torch.log(p_S[token]))
+    return ce, kd
+
+
+def fast_sums(case: dict[str, torch.Tensor], temperature: float, kd_weight: float, chunk: int | None) -> LossSums:
+    labels = case["labels"]
+    return sum_losses(
+        Projection(gather_labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE),
+        labels[labels != IGNORED_LABEL],
+        teacher=Projection(gather_labelled(case["teacher_hidden"], labels), case["teacher_weight"], 1.0),
+        temperature=temperature,
+        kd_weight=kd_weight,
+        chunk_size=chunk,
+    )
+
+
+def with_gradients(case: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The same case with fresh leaves."""
+    return {
+        name: value.detach().clone().to(dtype).requires_grad_(name in {"hidden", "weight"})
+        if value.is_floating_point()
+        else value
+        for name, value in case.items()
+    }
+
+
+def relative_error(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    got, wanted = got.detach().double(), wanted.detach().double()
+    return float((got - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 8.0])
+@pytest.mark.parametrize("chunk", [1, 3, 1000, None])
+@pytest.mark.parametrize(("lengths", "padded"), [([5, 2, 7], 8), ([1], 1), ([4, 4], 16)])
+def test_values_and_gradients_are_those_of_the_slow_reference(
+    lengths: list[int], padded: int, chunk: int | None, temperature: float
+) -> None:
+    case = make_case(lengths, padded)
+    slow, fast = with_gradients(case, torch.float64), with_gradients(case, torch.float32)
+    ce, kd = slow_sums(slow, temperature)
+    (ce + 0.7 * kd).backward()
+    sums = fast_sums(fast, temperature, 0.7, chunk)
+    sums.loss.backward()
+    assert relative_error(sums.ce, ce) < 1e-5
+    assert relative_error(sums.kd, kd) < 1e-5
+    assert relative_error(sums.loss, ce + 0.7 * kd) < 1e-5
+    assert relative_error(fast["hidden"].grad, slow["hidden"].grad) < 1e-5
+    assert relative_error(fast["weight"].grad, slow["weight"].grad) < 1e-5
+    assert sums.num_positions == sum(lengths)
+
+
+def test_an_incoming_gradient_scales_ours() -> None:
+    case = make_case([3, 4], 4)
+    once, thrice = with_gradients(case, torch.float32), with_gradients(case, torch.float32)
+    fast_sums(once, 2.0, 0.7, 2).loss.backward()
+    (fast_sums(thrice, 2.0, 0.7, 2).loss * 3).backward()
+    torch.testing.assert_close(thrice["weight"].grad, once["weight"].grad * 3)
+
+
+def test_equal_logits_have_exactly_no_divergence_at_any_temperature() -> None:
+    case = make_case([6, 3], 8, dtype=torch.float32)
+    case |= {"teacher_hidden": case["hidden"], "teacher_weight": case["weight"]}
+    labels = case["labels"]
+    for temperature in (0.1, 1.0, 2.0, 1000.0):
+        same = Projection(gather_labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE)
+        sums = sum_losses(same, labels[labels != IGNORED_LABEL], teacher=same, temperature=temperature, kd_weight=1.0)
+        assert sums.kd == 0.0
+        assert sums.num_agreed == sums.num_positions
+
+
+def test_a_batch_of_padding_alone_gives_zero_and_finite_gradients() -> None:
+    case = with_gradients(make_case([0, 0], 8), torch.float32)
+    sums = fast_sums(case, 2.0, 0.7, None)
+    sums.loss.backward()
+    assert [float(value.detach()) for value in sums] == [0.0] * len(sums)
+    assert not case["hidden"].grad.any()
+    assert not case["weight"].grad.any()
+
+
+def test_states_under_padding_change_nothing() -> None:
+    case = make_case([3, 1], 8, dtype=torch.float32)
+    before = fast_sums(case, 2.0, 0.7, None)
+    padding = case["labels"] == IGNORED_LABEL
+    case["hidden"][padding] = math.nan
+    case["teacher_hidden"][padding] = math.inf
+    assert fast_sums(case, 2.0, 0.7, None) == before
+
+
+def test_a_large_temperature_tends_to_half_the_variance_of_the_logit_difference() -> None:
+    case = make_case([5, 8], 8)
+    labels = case["labels"]
+    difference = (
+        gather_labelled(case["teacher_hidden"], labels) @ case["teacher_weight"].T
+        - gather_labelled(case["hidden"] * STUDENT_SCALE, labels) @ case["weight"].T
+    )
+    limit = difference.var(dim=-1, correction=0).sum() / 2
+    narrow = {name: value.float() if value.is_floating_point() else value for name, value in case.items()}
+    assert relative_error(fast_sums(narrow, 1000.0, 1.0, None).kd, limit) < 0.05
+
+
+def test_far_apart_logits_stay_finite() -> None:
+    case = with_gradients(make_case([4], 4), torch.float32)
+    case["teacher_hidden"] = case["teacher_hidden"] * 1000
+    sums = fast_sums(case, 1.0, 1.0, None)
+    sums.loss.backward()
+    assert torch.isfinite(sums.loss)
+    assert torch.isfinite(case["hidden"].grad).all()
+
+
+def test_the_sum_runs_over_the_vocabulary_and_the_mean_over_positions() -> None:
+    case = make_case([5, 3], 8, dtype=torch.float32)
+    labels = case["labels"]
+    ours = gather_labelled(case["hidden"] * STUDENT_SCALE, labels) @ case["weight"].T
+    theirs = gather_labelled(case["teacher_hidden"], labels) @ case["teacher_weight"].T
+    batchmean = torch.nn.functional.kl_div(
+        torch.log_softmax(ours / 2, -1), torch.softmax(theirs / 2, -1), reduction="batchmean"
+    )
+    sums = fast_sums(case, 2.0, 0.7, None)
+    assert relative_error(sums.kd / sums.num_positions, 4 * batchmean) < 1e-5
+
+
+def test_correct_and_agreed_positions_are_counted() -> None:
+    weight = torch.eye(3)
+    hidden = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0]])
+    teacher = torch.tensor([[9.0, 0, 0], [9.0, 0, 0], [9.0, 0, 0]])
+    sums = sum_losses(
+        Projection(hidden, weight, 1.0),
+        torch.tensor([0, 1, 1]),
+        teacher=Projection(teacher, weight, 1.0),
+        temperature=1.0,
+        kd_weight=1.0,
+    )
+    assert (sums.num_correct, sums.num_agreed) == (2, 1)
+
+
+def test_two_vocabularies_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 logits and the student 5; give both models the same vocab_size"):
+        sum_losses(
+            Projection(torch.zeros(1, 2), torch.zeros(5, 2), 1.0),
+            torch.zeros(1, dtype=torch.long),
+            teacher=Projection(torch.zeros(1, 2), torch.zeros(4, 2), 1.0),
+            kd_weight=1.0,
+        )
+
+
+def test_without_weight_the_teacher_is_left_out() -> None:
+    case = make_case([2], 2, dtype=torch.float32)
+    sums = fast_sums(case, 2.0, 0.0, None)
+    assert sums.kd == 0
+    assert sums.loss == sums.ce

@@ -1,0 +1,112 @@
+"""The trained module against the plain T5, and the teacher that stays frozen beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from jobs.collation import Batch, EncodedPairs, TokenRow, collate
+from jobs.losses import Projection
+from jobs.student import Student, Teacher, output_scale
+
+ROWS = tuple(
+    TokenRow(tuple(range(3, 3 + size)) + (1,), tuple(range(10, 10 + size // 2)) + (1,)) for size in (3, 9, 5, 4)
+)
+PAIRS = EncodedPairs(ROWS, ROWS)
+
+
+def make_t5(seed: int = 0, *, d_model: int = 16, tied: bool = True) -> T5ForConditionalGeneration:
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=40,
+        d_model=d_model,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+        tie_word_embeddings=tied,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def forward(student: Student, batch: Batch, teacher: Projection | None = None) -> torch.Tensor:
+    loss: torch.Tensor = student(batch["input_ids_s"], batch["attention_mask_s"], batch["labels_s"], teacher).loss
+    return loss
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_without_a_teacher_the_loss_and_gradients_are_the_plain_t5s(tied: bool) -> None:
+    ours, plain = make_t5(tied=tied).eval(), make_t5(tied=tied).eval()
+    batch = collate(range(4), PAIRS)
+    num_positions = int((batch["labels_s"] != -100).sum())
+    (forward(Student(ours), batch) / num_positions).backward()
+    loss = plain(
+        input_ids=batch["input_ids_s"], attention_mask=batch["attention_mask_s"], labels=batch["labels_s"]
+    ).loss
+    loss.backward()
+    assert output_scale(ours) == (0.25 if tied else 1.0)
+    for (name, mine), other in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_more_padding_changes_nothing() -> None:
+    student = Student(make_t5().eval())
+    alone = forward(student, collate([0], PAIRS))
+    together = forward(student, collate([0, 1], PAIRS)) - forward(student, collate([1], PAIRS))
+    torch.testing.assert_close(alone, together)
+
+
+def test_a_student_equal_to_its_teacher_has_no_divergence() -> None:
+    model = make_t5().eval()
+    batch = collate(range(4), PAIRS)
+    sums = Student(model, temperature=2.0, kd_weight=1.0)(
+        batch["input_ids_s"], batch["attention_mask_s"], batch["labels_s"], Teacher(make_t5()).project(batch)
+    )
+    assert abs(float(sums.kd)) < 1e-5
+    assert sums.num_agreed == sums.num_positions
+
+
+def test_the_teacher_has_no_dropout_and_no_gradient_when_the_student_trains() -> None:
+    frozen = make_t5(1, d_model=24)
+    teacher = Teacher(frozen, cache_bytes=0)
+    student = Student(make_t5(), temperature=2.0, kd_weight=1.0)
+    student.train()
+    batch = collate(range(4), PAIRS)
+    first, second = teacher.project(batch), teacher.project(batch)
+    assert torch.equal(first.hidden, second.hidden)
+    forward(student, batch, first).backward()
+    assert not frozen.training
+    assert all(parameter.grad is None for parameter in frozen.parameters())
+    assert not any(parameter is weight for parameter in student.parameters() for weight in frozen.parameters())
+
+
+def test_kept_states_are_those_of_a_fresh_run_in_any_mixture_of_rows() -> None:
+    model = make_t5(1)
+    keeping, fresh = Teacher(model), Teacher(model, cache_bytes=0)
+    for rows in ([0, 1], [2, 3]):
+        keeping.project(collate(rows, PAIRS))
+    model.encoder = None  # type: ignore[assignment]
+    kept = keeping.project(collate([3, 0, 2, 1], PAIRS)).hidden
+    fresh = Teacher(make_t5(1), cache_bytes=0)
+    torch.testing.assert_close(kept, fresh.project(collate([3, 0, 2, 1], PAIRS)).hidden)
+
+
+def test_nothing_more_is_kept_when_the_room_is_full() -> None:
+    model = make_t5(1)
+    one_row = ROWS[0]
+    teacher = Teacher(model, cache_bytes=len(one_row.labels) * 16 * 4)
+    teacher.project(collate([0], PAIRS))
+    teacher.project(collate([1], PAIRS))
+    model.encoder = None  # type: ignore[assignment]
+    teacher.project(collate([0], PAIRS))
+    with pytest.raises(TypeError):
+        teacher.project(collate([1], PAIRS))
+
+
+def test_a_batch_without_rows_gives_no_states() -> None:
+    teacher = Teacher(make_t5(1))
+    assert teacher.project(collate([], PAIRS)).hidden.shape == (0, 16)
