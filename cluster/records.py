@@ -24,6 +24,10 @@ from jobs.context import Summary
 ACTIVE = [str(state) for state in State if not state.is_terminal]
 
 
+Runs = list[Run]
+"""Inside ``Records`` the word ``list`` means the method."""
+
+
 class RunNotFound(KeyError):  # noqa: N818 (an answer, not a failure of ours)
     """No run has this id."""
 
@@ -66,6 +70,13 @@ class Records:
         with self._database.read() as connection:
             return self._read(connection, run_id)
 
+    def find_submission(self, owner: str, submission_id: str) -> Run | None:
+        """The run that an owner submitted under an id; None when there is none."""
+        query = select(runs).where(runs.c.owner == owner, runs.c.submission_id == submission_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else read_run(row)
+
     def list(
         self,
         *,
@@ -77,11 +88,11 @@ class Records:
         top_level: bool = False,
         limit: int = 50,
         before: str | None = None,
-    ) -> Sequence[Run]:
+    ) -> Runs:
         """Runs, newest first.
 
-        Only those of the ``owner``, ``state``, ``kind``, ``parent`` and ``name`` that are given; ``top_level`` leaves out
-        the steps of pipelines. At most ``limit``; ``before`` is the last id of the page before this one.
+        Only those of the ``owner``, ``state``, ``kind``, ``parent`` and ``name`` that are given; ``top_level`` leaves
+        out the steps of pipelines. At most ``limit``; ``before`` is the last id of the page before this one.
         """
         query = select(runs).order_by(runs.c.id.desc()).limit(limit)
         given = {"owner": owner, "state": state, "kind": kind, "parent": parent, "name": name}
@@ -95,7 +106,7 @@ class Records:
         with self._database.read() as connection:
             return [read_run(row) for row in connection.execute(query)]
 
-    def unfinished(self) -> Sequence[Run]:
+    def unfinished(self) -> Runs:
         """Every run that has not ended, oldest first."""
         query = select(runs).where(runs.c.state.in_(ACTIVE)).order_by(runs.c.id)
         with self._database.read() as connection:

@@ -2,7 +2,7 @@
 
 Guarantee: every method is one transaction. A write of an attempt names its epoch and changes nothing once another
 attempt was begun or the run has ended (``StaleEpoch``); a move that ``cluster.runs.TRANSITIONS`` doesn't know is
-refused. So any number of submitters, drivers and coordinators may write side by side, be killed anywhere, and try again.
+refused. So any number of submitters, drivers and coordinators may write side by side, be killed anywhere and try again.
 
 It neither decides what runs when nor knows Ray.
 """
@@ -18,8 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from cluster import results
 from cluster.database import StoreError
 from cluster.keys import ApiKey
-from cluster.results import Artifact, Event, Point
 from cluster.records import ACTIVE, Records, RunNotFound
+from cluster.results import Artifact, Event, Point
 from cluster.rows import clean, finite, new_row, one_line, read_run
 from cluster.runs import TRANSITIONS, Cause, Directive, Run, State, state_after
 from cluster.tables import runs
@@ -38,8 +38,6 @@ __all__ = [
     "Store",
     "StoreError",
 ]
-
-
 
 
 class StaleEpoch(RuntimeError):  # noqa: N818 (a fence, not a failure of ours)
@@ -172,16 +170,17 @@ class Store(Records):
     # What an attempt does.
 
     def start(self, run_id: str, epoch: int) -> None:
-        """STARTING → RUNNING; idempotent for the same attempt.
+        """STARTING → RUNNING, for one driver only: a second one of the same attempt is stale.
 
         Raises:
-            StaleEpoch: another attempt was begun, or the run has ended.
+            StaleEpoch: a driver has started this attempt, another attempt was begun, or the run has ended.
         """
         with self._database.write() as connection:
             run = self._lock_attempt(connection, run_id, epoch)
+            if run.state is not State.STARTING:
+                raise StaleEpoch(f"attempt {epoch} of {run_id} was started by another driver")
             now = self._clock()
-            if run.state is State.STARTING:
-                self._move(connection, run, State.RUNNING, started_at=run.started_at or now, heartbeat_at=now)
+            self._move(connection, run, State.RUNNING, started_at=run.started_at or now, heartbeat_at=now)
 
     def heartbeat(self, run_id: str, epoch: int, progress: Mapping[str, Any] | None = None) -> Directive:
         """Note a sign of life, and what is to be shown of the work; say whether to stop.
@@ -208,15 +207,20 @@ class Store(Records):
             connection.execute(update(runs).where(runs.c.id == run_id).values(generation=runs.c.generation + 1))
             return int(connection.execute(select(runs.c.generation).where(runs.c.id == run_id)).scalar_one())
 
-    def add_points(self, run_id: str, epoch: int, points: Sequence[Point]) -> None:
-        """Keep live metrics; idempotent.
+    def add_points(
+        self, run_id: str, epoch: int, points: Sequence[Point], progress: Mapping[str, Any] | None = None
+    ) -> Directive:
+        """Keep live metrics, and what is to be shown of the work; idempotent, and no sign of the driver's life.
 
         Raises:
             StaleEpoch: another attempt was begun, or the run has ended.
         """
         with self._database.write() as connection:
-            self._lock_attempt(connection, run_id, epoch)
+            run = self._lock_attempt(connection, run_id, epoch)
             results.add_points(connection, run_id, epoch, points)
+            if progress is not None:
+                connection.execute(update(runs).where(runs.c.id == run_id).values(progress=finite(progress)))
+            return Directive.STOP if run.cancel_requested else Directive.CONTINUE
 
     def finish(
         self,
