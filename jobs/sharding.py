@@ -87,22 +87,25 @@ def join_alone() -> None:
 
 
 def gather_weights(model: torch.nn.Module, *, sharded: bool) -> dict[str, torch.Tensor]:
-    """The model's whole weights in fp32 on the CPU, by name; empty on every rank but 0.
+    """The model's whole weights in fp32 on the CPU, by name; empty on every rank but 0. Tied weights stay one tensor.
 
     With ``sharded``, a collective: the fp32 masters are collected from all ranks, one parameter at a time.
     """
-    if not sharded:
-        return {} if rank() else {name: _whole(tensor) for name, tensor in model.state_dict().items()}
-    from deepspeed.utils import safe_get_full_fp32_param
-
     weights: dict[str, torch.Tensor] = {}
+    seen: dict[int, torch.Tensor] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        value = safe_get_full_fp32_param(parameter)
-        assert value is not None, f"{name} is not in the optimizer"
+        if id(parameter) not in seen:
+            whole = _collect(name, parameter) if sharded else parameter
+            kept = whole.detach() if rank() == 0 else torch.empty(0)
+            seen[id(parameter)] = kept.to(device="cpu", dtype=torch.float32)
         if rank() == 0:
-            weights[name] = _whole(value)
+            weights[name] = seen[id(parameter)]
     return weights
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to(device="cpu", dtype=torch.float32 if tensor.is_floating_point() else None).contiguous()
+def _collect(name: str, parameter: torch.nn.Parameter) -> torch.Tensor:
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    value: torch.Tensor | None = safe_get_full_fp32_param(parameter)
+    assert value is not None, f"{name} is not in the optimizer"
+    return value

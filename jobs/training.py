@@ -71,6 +71,8 @@ def train_on_pairs(
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(context.num_threads)
     material = load_material(dataset, source, training, teacher_source=teacher_source)
+    # Counted here: ZeRO-3 leaves every rank with shards.
+    num_parameters = count_parameters(material.student.model)
     trainer = make_trainer(material, training, context, deepspeed=deepspeed, loss=loss)
     if rank() == 0:
         logger.info("training starts: %d rows, %d steps", len(material.train), trainer.phases.num_steps)
@@ -80,7 +82,7 @@ def train_on_pairs(
     wait_for_ranks()
     final = {
         **figures,
-        "parameters": float(count_parameters(material.student.model)),
+        "parameters": float(num_parameters),
         "training_seconds": time.monotonic() - began,
     }
     return JobResult({MODEL: MODEL}, tuple(Summary(name, value) for name, value in final.items()))
