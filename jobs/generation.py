@@ -8,7 +8,7 @@ blocked phrase. Inputs are never cut: callers see to it that a text fits (``fits
 
 from __future__ import annotations
 
-import logging
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +24,6 @@ from configs.schema.models import ModelSource
 from jobs.blocklist import Blocklist, TokenSequence, decode_tokens
 from jobs.conversion import WEIGHTS, convert, is_exported, is_undamaged
 from jobs.models import LoadedModel, load_model, load_tokenizer
-
-logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 4
 """How often a row that wrote a blocked phrase with unforeseen tokens is decoded again, with those tokens suppressed
@@ -117,6 +115,7 @@ class _TextGenerator:
         self._prefix = prefix
         self._max_length = max_length
         self._max_new_tokens = max_new_tokens
+        self._special = re.compile("|".join(map(re.escape, self._tokenizer.all_special_tokens)))
         self._suppressed = blocklist.sequences(self._tokenizer) | {(int(self._tokenizer.pad_token_id),)}
 
     def generate(self, texts: Sequence[str]) -> list[str]:
@@ -140,7 +139,12 @@ class _TextGenerator:
         return self.count_tokens(text) <= self._max_length and len(self._encode([text])[0]) <= self._max_new_tokens
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenizer(list(texts), truncation=False, verbose=False).input_ids
+        """Token ids with the end token; a special token that stands in a text as text is broken by a space.
+
+        Otherwise the HTML tag ``</s>`` in a comment would end it for the model.
+        """
+        broken = [self._special.sub(_break, text) for text in texts]
+        ids: list[list[int]] = self._tokenizer(broken, truncation=False, verbose=False).input_ids
         return ids
 
     def _text(self, ids: Sequence[int]) -> str:
@@ -173,6 +177,10 @@ class _TextGenerator:
         if self._blocklist.is_in(text):
             return Generated(self._blocklist.remove(text), CENSORED)
         return Generated(text, None if self._tokenizer.eos_token_id in output else CUT_OFF)
+
+
+def _break(match: re.Match[str]) -> str:
+    return f"{match[0][0]} {match[0][1:]}"
 
 
 class _CTranslate2:

@@ -203,6 +203,15 @@ def test_tokens_are_counted_with_prefix_and_end(copier: Path) -> None:
     assert not generator.fits("you are a very silly goose now")
 
 
+@pytest.mark.parametrize("special", ["</s>", "<pad>", "<unk>"])
+def test_a_special_token_in_a_comment_is_only_text(copier: Path, special: str) -> None:
+    """``</s>`` is an HTML tag in comments and the end token of the model."""
+    generator = load(copier)
+    spelled = f"you {special[0]} {special[1:]} now"
+    assert generator.count_tokens(f"you {special} now") == generator.count_tokens(spelled) > 6
+    assert generator.generate([f"you {special} now"]) == generator.generate([spelled])
+
+
 def test_a_text_whose_copy_would_be_cut_does_not_fit(copier: Path) -> None:
     generator = load(copier, max_new_tokens=3)
     assert generator.fits("you are")
