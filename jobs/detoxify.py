@@ -32,7 +32,7 @@ class Status(StrEnum):
 
     REWRITTEN = "rewritten"
     UNCHANGED = "unchanged"
-    """The model wrote the source again, whitespace aside; the text is the source as it was."""
+    """The model wrote the source again (``jobs.text.is_same_text``); the text is the source as it was."""
     PASSED = "passed"
     """The model wasn't asked: there is nothing to rewrite in the text."""
     FLAGGED = "flagged"

@@ -31,6 +31,7 @@ too, before the phrase is cut out of its text."""
 
 CUT_OFF = "output reached decoding.max_new_tokens"
 CENSORED = "blocked phrase removed after decoding"
+BROKEN = "output holds bytes that make no character"
 
 
 class EngineError(ValueError):
@@ -43,7 +44,7 @@ class Generated:
 
     text: str
     flaw: str | None = None
-    """``CUT_OFF``, ``CENSORED`` or None."""
+    """``CUT_OFF``, ``CENSORED``, ``BROKEN`` or None."""
 
 
 class Generator(Protocol):
@@ -176,7 +177,10 @@ class _TextGenerator:
         text = self._text(output)
         if self._blocklist.is_in(text):
             return Generated(self._blocklist.remove(text), CENSORED)
-        return Generated(text, None if self._tokenizer.eos_token_id in output else CUT_OFF)
+        if self._tokenizer.eos_token_id not in output:
+            return Generated(text, CUT_OFF)
+        # Pieces of single bytes can be combined into no character, which decodes to U+FFFD.
+        return Generated(text, BROKEN if "\ufffd" in text else None)
 
 
 def _break(match: re.Match[str]) -> str:

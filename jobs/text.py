@@ -7,6 +7,7 @@ separate segments, so they survive a model that has no token for them. Knows no 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,14 +48,17 @@ def segment(text: str, *, fits: Fits) -> list[Segment]:
 def join(segments: Sequence[Segment], outputs: Mapping[str, str]) -> str:
     """The comment with each rewritten segment replaced by its output, whitespace around it cut off.
 
-    A segment whose output differs from it only in whitespace stays as it is.
+    A segment whose output is the same text (``is_same_text``) stays as it is.
     """
     return "".join(_rewritten(item.text, outputs) if item.is_rewritten else item.text for item in segments)
 
 
 def is_same_text(one: str, other: str) -> bool:
-    """Whether two texts differ at most in whitespace."""
-    return one.split() == other.split()
+    """Whether two texts differ at most in whitespace and in Unicode's compatibility forms (NFKC).
+
+    T5's tokenizers normalise to NFKC, so a model that copies "…" writes "...".
+    """
+    return unicodedata.normalize("NFKC", one).split() == unicodedata.normalize("NFKC", other).split()
 
 
 def _rewritten(text: str, outputs: Mapping[str, str]) -> str:

@@ -16,8 +16,9 @@ from transformers import T5ForConditionalGeneration, T5Tokenizer
 from configs.schema.inference import Decoding, Engine, Safety
 from configs.schema.models import ModelSource
 from jobs.conversion import convert
-from jobs.generation import CENSORED, CUT_OFF, EngineError, Generator, load_generator
-from jobs.models import ModelError, load_model
+from jobs.generation import BROKEN, CENSORED, CUT_OFF, EngineError, Generated, Generator, load_generator
+from jobs.models import ModelError, load_model, load_tokenizer
+from jobs.tokenization import train_tokenizer
 from tests.jobs import toy
 
 EngineName = Literal["ctranslate2", "transformers"]
@@ -201,6 +202,34 @@ def test_tokens_are_counted_with_prefix_and_end(copier: Path) -> None:
     assert generator.count_tokens("you are") == 4
     assert generator.fits("you are a very silly goose")
     assert not generator.fits("you are a very silly goose now")
+
+
+@both_engines
+def test_a_tokenizer_with_byte_pieces_blocks_counts_and_decodes(tmp_path: Path, engine: EngineName) -> None:
+    lines = [toy.PREFIX + text for text in toy.sentences(200)] + ["Click here to Visit us"] * 5
+    train_tokenizer(lines, vocab_size=400, folder=tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(str(tmp_path / "tokenizer"))
+    model = toy.make_model(tokenizer, seed=4)
+    targets = ("you 😀 are", "Click here 😀", "now Visit")
+    toy.train(model, tokenizer, lambda generator: ("you", generator.choice(targets)), steps=60, batch_size=16)
+    folder = toy.save(model, tokenizer, tmp_path / "model")
+    options: dict[str, Any] = {"num_beams": 2, "no_repeat_ngram_size": 0}
+    assert load(folder, engine, **options).generate(["you"])[0] in targets
+    output = load(folder, engine, blocklist=("click here", "visit", "you 😀"), **options).decode(["you"])[0]
+    assert not re.search(r"click\s+here|visit|you\s+😀", output.text.lower())
+    assert load(folder, engine, **options).count_tokens("😀") >= 5
+
+
+@both_engines
+def test_bytes_that_make_no_character_are_marked(tmp_path: Path, engine: EngineName) -> None:
+    train_tokenizer([toy.PREFIX + text for text in toy.sentences(200)], vocab_size=400, folder=tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(str(tmp_path / "tokenizer"))
+    model = toy.make_model(tokenizer, seed=4)
+    toy.train(model, tokenizer, lambda _: ("you", "😀😀"), steps=40, batch_size=8)
+    folder = toy.save(model, tokenizer, tmp_path / "model")
+    assert load(folder, engine, no_repeat_ngram_size=0).decode(["you"]) == [Generated("😀😀")]
+    # The second emoji repeats the three bytes of the first.
+    assert load(folder, engine, no_repeat_ngram_size=3).decode(["you"])[0].flaw in {BROKEN, CUT_OFF}
 
 
 @pytest.mark.parametrize("special", ["</s>", "<pad>", "<unk>"])

@@ -77,8 +77,10 @@ def test_a_segment_that_differs_only_in_whitespace_keeps_its_own() -> None:
     assert join(segments, {"you  are\tsilly": "you are silly", "now": "later"}) == "you  are\tsilly\nlater"
 
 
-@pytest.mark.parametrize(("other", "same"), [("a  b", True), (" a\nb ", True), ("ab", False), ("A b", False)])
-def test_texts_are_the_same_when_only_whitespace_differs(other: str, same: bool) -> None:
+@pytest.mark.parametrize(
+    ("other", "same"), [("a  b", True), (" a\nb ", True), ("ａ b", True), ("ab", False), ("A b", False)]
+)
+def test_texts_are_the_same_when_only_whitespace_or_compatibility_forms_differ(other: str, same: bool) -> None:
     assert is_same_text("a b", other) is same
 
 

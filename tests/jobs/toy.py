@@ -25,7 +25,7 @@ def make_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
-def make_model(tokenizer: T5Tokenizer, *, seed: int = 0, **changes: Any) -> T5ForConditionalGeneration:
+def make_model(tokenizer: Any, *, seed: int = 0, **changes: Any) -> T5ForConditionalGeneration:
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -43,7 +43,7 @@ def make_model(tokenizer: T5Tokenizer, *, seed: int = 0, **changes: Any) -> T5Fo
 
 def train(
     model: Any,
-    tokenizer: T5Tokenizer,
+    tokenizer: Any,
     pairs: Callable[[random.Random], tuple[str, str]],
     *,
     steps: int,
@@ -78,7 +78,7 @@ def copy_pair(generator: random.Random) -> tuple[str, str]:
     return text, text
 
 
-def save(model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, folder: Path) -> Path:
+def save(model: T5ForConditionalGeneration, tokenizer: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
