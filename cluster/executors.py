@@ -159,7 +159,12 @@ def _worker_failure(error: BaseException) -> str:
     if not ranks:
         return describe(getattr(error, "controller_failure", error))
     rank, failure = min(ranks.items())
-    return f"rank {rank} died: {describe(failure)}"
+    words = describe(failure)
+    if "process has died" in words:
+        # Ray's own text is a page; what it knows beyond this is the exit detail.
+        detail = words.partition("Worker exit detail: ")[2].partition(" Some common causes")[0]
+        words = f"its process was killed, ran out of memory, or crashed ({detail or 'no detail'})"
+    return f"rank {rank} died: {words}"
 
 
 def _run_pool(spec: Detoxify, execution: Execution) -> Outcome:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 DRIVER_RESOURCE = "distox_driver"
 """A custom resource that every node of a distox cluster has plenty of."""
 NAMESPACE = "distox"
+SIGNAL_BASE = 128
+"""A shell's exit code for a command that a signal ended is this plus the signal's number."""
 MAX_LOG_LINES = 200
 """How much of a dead driver's log is searched for its error."""
 
@@ -82,6 +84,10 @@ class RayLauncher:
         if not info.status.is_terminal():
             return LaunchStatus(Phase.LIVE)
         cause = Cause.LOST if _is_lost(str(info.error_type or "")) else Cause.ERROR
+        code = info.driver_exit_code
+        if code is not None and (code < 0 or code > SIGNAL_BASE):
+            number = -code if code < 0 else code - SIGNAL_BASE
+            return LaunchStatus(Phase.ENDED, cause, f"its driver was ended by signal {number}")
         return LaunchStatus(Phase.ENDED, cause, self._last_words(name) or info.message or "")
 
     def stop(self, run: Run, epoch: int) -> None:

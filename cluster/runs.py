@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +20,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _TIME_DIGITS = 11
 """55 bits of microseconds since 1970: enough for a thousand years."""
 _RANDOM_DIGITS = 7
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class State(StrEnum):
@@ -142,7 +143,7 @@ def new_run_id(now: datetime, *, offset: int = 0) -> str:
         now: aware time of creation.
         offset: microseconds added to it, so that runs made together sort in their order.
     """
-    moment = int(now.timestamp() * 1_000_000) + offset
+    moment = (now - _EPOCH) // timedelta(microseconds=1) + offset
     return f"r-{_digits(moment, _TIME_DIGITS)}{_digits(secrets.randbits(5 * _RANDOM_DIGITS), _RANDOM_DIGITS)}"
 
 

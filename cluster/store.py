@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+CANCELLED_REASON = "cancelled on request"
+
+
 class StaleEpoch(RuntimeError):  # noqa: N818 (a fence, not a failure of ours)
     """The writer is not the run's current attempt, or the run has ended: nothing was changed."""
 
@@ -61,10 +64,11 @@ class Store(Records):
         now = self._clock()
         values = new_row(spec, owner=owner, now=now) | {"submission_id": clean(submission_id)}
         with self._database.write() as connection:
+            statement = _insert(connection).values(**values).returning(runs.c.id)
             inserted = connection.execute(
-                _insert(connection).values(**values).on_conflict_do_nothing(index_elements=["owner", "submission_id"])
-            ).rowcount
-            if not inserted:
+                statement.on_conflict_do_nothing(index_elements=["owner", "submission_id"])
+            ).scalar()
+            if inserted is None:
                 query = select(runs).where(runs.c.owner == owner, runs.c.submission_id == values["submission_id"])
                 return read_run(connection.execute(query).one())
             run = self._read(connection, values["id"])
@@ -162,6 +166,7 @@ class Store(Records):
         with self._database.write() as connection:
             run = self._lock_attempt(connection, run_id, epoch)
             after = state_after(run, cause)
+            reason = CANCELLED_REASON if after is State.CANCELLED else reason
             counted = {"errors": run.errors + (cause is not Cause.LOST), "lost": run.lost + (cause is Cause.LOST)}
             ended = {"finished_at": self._clock()} if after.is_terminal else {}
             self._move(connection, run, after, reason=reason, **counted, **ended)
@@ -275,7 +280,7 @@ class Store(Records):
     def _cancel(self, connection: Connection, run: Run) -> None:
         connection.execute(update(runs).where(runs.c.id == run.id).values(cancel_requested=True))
         if run.state in (State.PENDING, State.QUEUED):
-            self._move(connection, run, State.CANCELLED, reason="cancelled on request", finished_at=self._clock())
+            self._move(connection, run, State.CANCELLED, reason=CANCELLED_REASON, finished_at=self._clock())
         elif not run.cancel_requested:
             self._say(connection, run, run.state, "cancel requested")
 
