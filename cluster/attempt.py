@@ -108,7 +108,9 @@ def _execute(settings: Settings, store: Store, run: Run, epoch: int, output: Pat
     return execute(spec, execution)
 
 
-def record(store: Store, run_id: str, epoch: int, outcome: Outcome, output: Path | None) -> int:
+def record(
+    store: Store, run_id: str, epoch: int, outcome: Outcome, output: Path | None, *, retry_seconds: float = 1.0
+) -> int:
     """Write the attempt's end into the store, waiting for one that is away for a while; the exit code."""
     deadline = time.monotonic() + RECORD_SECONDS
     while True:
@@ -118,7 +120,7 @@ def record(store: Store, run_id: str, epoch: int, outcome: Outcome, output: Path
             log.warning("the end of the attempt waits to be recorded: %s", error)
             if time.monotonic() > deadline:
                 return 1
-        time.sleep(1)
+        time.sleep(retry_seconds)
 
 
 def _record(store: Store, run_id: str, epoch: int, outcome: Outcome, output: Path | None) -> int:

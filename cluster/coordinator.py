@@ -82,11 +82,11 @@ class Coordinator:
 
 
 def package_version() -> str:
-    """The installed distribution's version; 0 where only the source is there."""
+    """The installed distribution's version; 0.0.0 where only the source is there."""
     try:
         return importlib.metadata.version("distox")
     except importlib.metadata.PackageNotFoundError:
-        return "0"
+        return "0.0.0"
 
 
 def ensure_coordinator(settings: Settings) -> None:
@@ -101,7 +101,7 @@ def ensure_coordinator(settings: Settings) -> None:
     actor = _get_or_create(ray, settings)
     running = _answer(ray, actor.version.remote())
     if running != package_version():
-        _refuse_older(running)
+        refuse_older(running)
         log.info("coordinator %s is replaced by %s", running, package_version())
         ray.kill(actor, no_restart=True)
         actor = _wait_for_new(ray, settings, old=actor)
@@ -150,7 +150,12 @@ def _answer(ray: Any, reference: Any) -> Any:
         raise CoordinatorError(f"the coordinator doesn't answer ({str(error).strip().splitlines()[-1]})") from error
 
 
-def _refuse_older(running: str) -> None:
+def refuse_older(running: str) -> None:
+    """Raise when the coordinator that runs is newer than this package.
+
+    Raises:
+        CoordinatorError: it is; both versions are named.
+    """
     if _order(running) > _order(package_version()):
         raise CoordinatorError(
             f"the coordinator that runs is of distox {running}, newer than this {package_version()}; "

@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from cluster.pulse import Pulse
-from cluster.remote import STARTED_FILE, Assignment, Outcome, describe, outcome_of, read_outcomes, run_job, run_rank
+from cluster.remote import (
+    STARTED_FILE,
+    Assignment,
+    Outcome,
+    describe,
+    outcome_of,
+    read_outcomes,
+    remove_traces,
+    run_job,
+    run_rank,
+)
 from cluster.runs import Cause, job_id
 from cluster.scheduler import ask_of
 from configs.schema.kinds import AnySpec, Detoxify, Distill, Finetune
@@ -28,6 +38,7 @@ log = logging.getLogger(__name__)
 PLACEMENT_SECONDS = 180.0
 """The scheduler has seen room; Ray must give it by then, loading included. Ray Train would try for ever."""
 POLL_SECONDS = 0.2
+BYTES_PER_GB = 1_000_000_000
 TRAIN_ENVIRONMENT = {
     # The group's end is seen at a poll; the default of 2 s is that much waiting for each short run.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
@@ -68,8 +79,8 @@ def execute(spec: AnySpec, execution: Execution) -> Outcome:
         if isinstance(spec, Detoxify):
             return _run_pool(spec, execution)
         if isinstance(spec, Finetune | Distill):
-            return _run_training(execution)
-        return _run_task(execution)
+            return _run_training(spec, execution)
+        return _run_task(spec, execution)
     except NotPlaced as error:
         return Outcome(error=str(error), cause=Cause.LOST)
     except JobStopped:
@@ -80,43 +91,57 @@ def execute(spec: AnySpec, execution: Execution) -> Outcome:
         return Outcome(error=describe(error), cause=Cause.ERROR)
 
 
-def _run_task(execution: Execution) -> Outcome:
-    """One task with all the CPUs of the spec."""
+def _run_task(spec: AnySpec, execution: Execution) -> Outcome:
+    """One task with all that the spec asks for."""
     import ray
 
-    ask = ask_of(execution.assignment.spec)
-    task = ray.remote(run_job).options(num_cpus=ask.cpus, num_gpus=ask.gpus, max_retries=0, name=_name(execution))
-    reference = task.remote(execution.assignment)
+    asked = spec.resources
+    options = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_retries": 0, "name": _name(execution)}
+    if asked.gpu_type is not None:
+        options["accelerator_type"] = asked.gpu_type
+    if asked.memory_gb is not None:
+        options["memory"] = int(asked.memory_gb * BYTES_PER_GB)
+    reference = ray.remote(run_job).options(**options).remote(execution.assignment)
     _wait(execution, lambda: bool(ray.wait([reference], timeout=POLL_SECONDS)[0]))
-    return Outcome.from_dict(ray.get(reference))
+    outcome = Outcome.from_dict(ray.get(reference))
+    remove_traces(execution.output)
+    return outcome
 
 
-def _run_training(execution: Execution) -> Outcome:
+def _run_training(spec: Finetune | Distill, execution: Execution) -> Outcome:
     """A group of ranks under Ray Train: all of them or none, one try."""
-    trainer = _make_trainer(execution)
+    trainer = _make_trainer(spec, execution)
     failures: list[BaseException] = []
     # In a thread of its own: fit() blocks, also for a group that Ray can't place, and would take Ctrl-C for itself.
     thread = threading.Thread(target=_fit, args=(trainer, failures), name="fit", daemon=True)
     thread.start()
     _wait(execution, lambda: _ended(thread))
-    outcome = _merge(read_outcomes(execution.output, ask_of(execution.assignment.spec).num_workers), failures)
+    outcome = merge(read_outcomes(execution.output, spec.num_workers), failures)
     shutil.rmtree(execution.output / TRAIN_FOLDER, ignore_errors=True)
+    remove_traces(execution.output)
     return outcome
 
 
-def _make_trainer(execution: Execution) -> Any:
+def _make_trainer(spec: Finetune | Distill, execution: Execution) -> Any:
     for name, value in TRAIN_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    ask = ask_of(execution.assignment.spec)
-    per_worker: dict[str, float] = {"CPU": ask.cpus} | ({"GPU": ask.gpus} if ask.gpus else {})
+    asked = spec.resources
+    per_worker: dict[str, float] = {"CPU": asked.cpus}
+    if asked.gpus:
+        per_worker["GPU"] = asked.gpus
+    if asked.memory_gb is not None:
+        per_worker["memory"] = asked.memory_gb * BYTES_PER_GB
     return TorchTrainer(
         run_rank,
         train_loop_config=execution.assignment.as_dict(),
         scaling_config=ScalingConfig(
-            num_workers=ask.num_workers, use_gpu=ask.gpus > 0, resources_per_worker=per_worker
+            num_workers=spec.num_workers,
+            use_gpu=asked.gpus > 0,
+            resources_per_worker=per_worker,
+            accelerator_type=asked.gpu_type,
         ),
         run_config=RunConfig(
             # A zombie attempt and its successor never share a name, so neither resumes from the other's snapshot.
@@ -134,7 +159,7 @@ def _fit(trainer: Any, failures: list[BaseException]) -> None:
         failures.append(error)
 
 
-def _merge(outcomes: Sequence[Outcome], failures: Sequence[BaseException]) -> Outcome:
+def merge(outcomes: Sequence[Outcome], failures: Sequence[BaseException]) -> Outcome:
     """What the ranks' words mean together: wrong input before other errors, errors before stops, stops before success.
 
     The result is that of rank 0, the only one that writes.
@@ -200,15 +225,20 @@ def _run_pool(spec: Detoxify, execution: Execution) -> Outcome:
 
 
 def _wait(execution: Execution, has_ended: Callable[[], bool]) -> None:
-    """Wait for the job's end; a job that wasn't placed in time is given up.
+    """Wait for the job's end; a job that has no worker yet is given up when it is stopped or not placed in time.
 
     Raises:
+        JobStopped: it was to stop before any worker had started.
         NotPlaced: no worker has started within ``PLACEMENT_SECONDS``.
     """
     started = execution.output / STARTED_FILE
     deadline = time.monotonic() + PLACEMENT_SECONDS
     while not has_ended():
-        if time.monotonic() > deadline and not started.exists():
+        if started.exists():
+            continue
+        if execution.pulse.should_stop():
+            raise JobStopped
+        if time.monotonic() > deadline:
             ask = ask_of(execution.assignment.spec)
             raise NotPlaced(f"Ray gave no room for {ask} within {PLACEMENT_SECONDS:.0f} s")
 

@@ -95,6 +95,8 @@ def run_job(assignment: Assignment) -> dict[str, Any]:
     output = Path(assignment.output)
     store = Store.open(assignment.store_url)
     try:
+        if store.store_id != assignment.store_id:
+            return Outcome(error=f"the worker's store is {store.store_id}, not {assignment.store_id}").as_dict()
         with Pulse(store, assignment.run_id, assignment.epoch, is_driver=False) as pulse:
             (output / STARTED_FILE).touch()
             context = JobContext(output, pulse.report, pulse.should_stop, assignment.num_threads)
@@ -136,6 +138,12 @@ def read_outcomes(output: Path, num_ranks: int) -> list[Outcome]:
 def outcome_file(output: Path, rank: int) -> Path:
     """Where a rank's outcome is."""
     return output / f"_outcome-{rank}.json"
+
+
+def remove_traces(output: Path) -> None:
+    """Remove what workers left for their driver; the output then holds only the job's files."""
+    for file in [output / STARTED_FILE, *output.glob("_outcome-*.json")]:
+        file.unlink(missing_ok=True)
 
 
 def prepare_process(num_threads: int) -> None:

@@ -37,3 +37,9 @@ def pipeline(**values: Any) -> Pipeline:
     spec = validate_spec({"kind": "pipeline", "name": "road", "steps": steps, **values})
     assert isinstance(spec, Pipeline)
     return spec
+
+
+def detoxify(**values: Any) -> AnySpec:
+    return validate_spec(
+        {"kind": "detoxify", "model": {"name": "/data/model"}, "input": {"path": "/data/dump.csv"}, **values}
+    )
