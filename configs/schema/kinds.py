@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -56,6 +56,17 @@ class _Trains(SpecBase):
     def num_workers(self) -> int:
         """Training ranks."""
         return self.training.num_workers or self.resources.num_workers
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_stands_in_both_places(cls, data: Any) -> Any:
+        """Written out, a spec must give the same spec back: the default of one place would contradict the other."""
+        if not isinstance(data, dict) or not isinstance(training := data.get("training"), dict):
+            return data
+        resources = data.get("resources", {})
+        if training.get("num_workers") is None or not isinstance(resources, dict) or "num_workers" in resources:
+            return data
+        return {**data, "resources": {**resources, "num_workers": training["num_workers"]}}
 
     @model_validator(mode="after")
     def _one_number_of_workers(self) -> Self:

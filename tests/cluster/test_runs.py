@@ -80,3 +80,9 @@ def test_an_id_is_safe_in_urls_file_names_and_redis_keys() -> None:
     assert name.startswith("r-")
     assert name.endswith("-a3")
     assert set(name) <= set("0123456789abcdefghijklmnopqrstuvwxyz-")
+
+
+def test_a_stored_spec_is_read_back_as_the_same_spec() -> None:
+    for spec in (specs.finetune(training={"num_workers": 2}), specs.pipeline(), specs.detoxify(), specs.prepare()):
+        row = new_row(spec, owner="local", now=NOW)
+        assert a_run(spec=row["spec"]).load_spec() == spec
