@@ -1,0 +1,1 @@
+"""The judges that score text: style, content, fluency, and the gate."""

@@ -1,0 +1,235 @@
+"""The systems of an evaluation: where each one's outputs come from, and what a model among them costs.
+
+A model's outputs are those that ``detoxify`` would write: same prefix, segments, blocklist. Knows no judge.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from configs.schema.inference import System
+from configs.schema.kinds import Evaluate
+from configs.schema.models import ModelSource
+from jobs.blocklist import Blocklist
+from jobs.context import JobStopped
+from jobs.conversion import WEIGHTS, is_exported, read_record
+from jobs.data import DataError, Pair, PairSplits
+from jobs.deletion import DeleteControl
+from jobs.detoxify import Detoxifier
+from jobs.generation import load_generator
+
+WARMUP_ROWS = 8
+"""Rewritten before the clock starts: the first call pays for allocations."""
+BATCHES_IN_CALL = 8
+"""The engine sorts the rows of one call by length, so it is given some batches at once."""
+SYSTEM_FIELD = "systems.{name}.rows"
+MAX_CELL_CHARACTERS = 10_000_000
+"""A cell above the csv module's own 131,072 characters is still text."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a system wrote for the rows, and what it costs (None for what is no model, or can't be told)."""
+
+    texts: tuple[str, ...]
+    """One for each row; empty where there is no output."""
+    parameters: int | None = None
+    bytes_on_disk: int | None = None
+    """Of the weights."""
+    rows_per_second: float | None = None
+    """Wall time of rewriting all rows, after a warm-up; loading isn't counted."""
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    """Rows by the status that ``detoxify`` would give them."""
+
+
+def collect(
+    spec: Evaluate,
+    splits: PairSplits,
+    test: Sequence[Pair],
+    *,
+    num_threads: int,
+    should_stop: Callable[[], bool],
+    done: Callable[[int], None],
+) -> dict[str, Outputs]:
+    """The outputs of every system, in the order of the spec; those that cost nothing are had first.
+
+    Args:
+        spec: names the systems and how models decode.
+        splits: the delete control is fitted on them, without test.
+        test: the rows that are judged.
+        num_threads: CPU threads for models.
+        should_stop: is asked between the calls of a model.
+        done: is told the number of systems that are through.
+
+    Raises:
+        ValueError: a model or a file of rows can't be used, or has other rows.
+        JobStopped: ``should_stop`` said so.
+    """
+    outputs: dict[str, Outputs] = {}
+    for name in sorted(spec.systems, key=lambda name: spec.systems[name].model is not None):
+        system = spec.systems[name]
+        if system.model is not None:
+            outputs[name] = _generate(spec, system.model, test, num_threads, should_stop)
+        elif system.rows is not None:
+            outputs[name] = Outputs(read_outputs(Path(system.rows), test, field=SYSTEM_FIELD.format(name=name)))
+        else:
+            outputs[name] = Outputs(_control(system, splits, test))
+        done(len(outputs))
+    return {name: outputs[name] for name in spec.systems}
+
+
+def read_outputs(file: Path, test: Sequence[Pair], *, field: str) -> tuple[str, ...]:
+    """The column ``output`` of a CSV, TSV, JSONL or Parquet file whose ``source`` is the test split, row by row.
+
+    More rows than ``test`` has are ignored, so that a limited evaluation takes the same file.
+
+    Raises:
+        DataError: the file can't be read, lacks a column, or its sources are others.
+    """
+    reader = _READERS.get(file.suffix.lower())
+    if not file.is_file() or reader is None:
+        raise DataError(f"{field} = {file}: not a file ending in {', '.join(_READERS)}; correct the path")
+    texts: list[str] = []
+    try:
+        for row in reader(file):
+            if len(texts) == len(test):
+                break
+            expected = test[len(texts)].source
+            if str(row["source"]).strip() != expected:
+                raise DataError(
+                    f"{field} = {file}: row {len(texts)} has another source than the test split has there; write the "
+                    "rows in the order of the test split"
+                )
+            texts.append(str(row["output"] or ""))
+    except KeyError as error:
+        raise DataError(f"{field} = {file}: no column {error}; it needs source and output") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, TypeError, OSError) as error:
+        raise DataError(f"{field} = {file}: can't be read ({type(error).__name__}); write it again") from error
+    if len(texts) < len(test):
+        raise DataError(f"{field} = {file}: {len(texts)} rows for {len(test)} test rows; give all, or lower limit")
+    return tuple(texts)
+
+
+def rewrite_timed(
+    detoxifier: Detoxifier, sources: Sequence[str], *, batch_size: int, should_stop: Callable[[], bool]
+) -> Outputs:
+    """The outputs and their speed; a quarantined row has an empty output.
+
+    Raises:
+        JobStopped: ``should_stop`` said so.
+    """
+    detoxifier.rewrite(sources[:WARMUP_ROWS])
+    size = batch_size * BATCHES_IN_CALL
+    statuses: Counter[str] = Counter()
+    texts: list[str] = []
+    began = time.perf_counter()
+    for first in range(0, len(sources), size):
+        if should_stop():
+            raise JobStopped
+        for rewrite in detoxifier.rewrite(sources[first : first + size]):
+            statuses[rewrite.status.value] += 1
+            texts.append(rewrite.text or "")
+    seconds = time.perf_counter() - began
+    return Outputs(tuple(texts), rows_per_second=len(texts) / seconds, statuses=dict(statuses))
+
+
+def cost_of(model: ModelSource) -> tuple[int | None, int | None]:
+    """Parameters and bytes of the weights on disk; None where they can't be told (a model made on the spot)."""
+    weights = _weights(model.name) if model.name is not None else []
+    if not weights:
+        return None, None
+    size = sum(file.stat().st_size for file in weights)
+    if weights[0].name == WEIGHTS:
+        recorded = read_record(weights[0].parent).get("parameters")
+        return (int(recorded) if recorded is not None else None), size
+    if any(file.suffix != ".safetensors" for file in weights):
+        return None, size
+    return sum(_num_parameters(file) for file in weights), size
+
+
+def _control(system: System, splits: PairSplits, test: Sequence[Pair]) -> tuple[str, ...]:
+    if system.control == "copy":
+        return tuple(pair.source for pair in test)
+    if system.control == "reference":
+        return tuple(pair.targets[0] for pair in test)
+    control = DeleteControl.fit(splits.train, splits.validation)
+    return tuple(control.delete(pair.source) for pair in test)
+
+
+def _generate(
+    spec: Evaluate, model: ModelSource, test: Sequence[Pair], num_threads: int, should_stop: Callable[[], bool]
+) -> Outputs:
+    generator = load_generator(
+        model,
+        prefix=spec.dataset.prefix,
+        max_length=spec.dataset.max_length,
+        decoding=spec.decoding,
+        safety=spec.safety,
+        engine=spec.engine,
+        num_threads=num_threads,
+    )
+    detoxifier = Detoxifier(generator, Blocklist(spec.safety.blocklist))
+    written = rewrite_timed(
+        detoxifier, [pair.source for pair in test], batch_size=spec.engine.batch_size, should_stop=should_stop
+    )
+    parameters, size = cost_of(model)
+    return Outputs(written.texts, parameters, size, written.rows_per_second, written.statuses)
+
+
+def _weights(name: str) -> list[Path]:
+    """The weights of a folder, or of a hub model that was loaded before."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        cached = [try_to_load_from_cache(name, file) for file in ("model.safetensors", "pytorch_model.bin")]
+        return [Path(file) for file in cached if isinstance(file, str)][:1]
+    if is_exported(folder):
+        return [folder / WEIGHTS]
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _num_parameters(file: Path) -> int:
+    """Elements of all tensors, from the header: an 8-byte length, then JSON. A tied weight is stored once."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header: dict[str, Any] = json.loads(stream.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _read_delimited(file: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        yield from csv.DictReader(stream, delimiter=delimiter)
+
+
+def _read_jsonl(file: Path) -> Iterator[Mapping[str, Any]]:
+    with file.open(encoding="utf-8-sig") as stream:
+        yield from (json.loads(line) for line in stream if line.strip())
+
+
+def _read_parquet(file: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise OSError from error
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
+    ".csv": lambda file: _read_delimited(file, ","),
+    ".tsv": lambda file: _read_delimited(file, "\t"),
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
