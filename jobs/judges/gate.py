@@ -79,7 +79,7 @@ class GateJudge:
         try:
             data = json.loads((folder / TERMS_FILE).read_text(encoding="utf-8"))
             terms: list[str] = data["terms"]
-            with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
+            with (folder / WEIGHTS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 idf, weights, bias = arrays["idf"], arrays["weights"], float(arrays["bias"])
         except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise JudgeError(f"gate judge {str(folder)!r} can't be read; prepare the judges again") from error
