@@ -19,6 +19,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel
 
-from jobs.judges.loading import EMBEDDED, JudgeError, length_batches, load_pretrained, package_identity
+from jobs.judges.loading import EMBEDDED, JudgeError, length_batches, load_pretrained, map_batches, package_identity
 from jobs.metrics import Values
 
 FIELD = "judges.content"
@@ -88,11 +89,14 @@ class ContentJudge:
         known = self._embed(dict.fromkeys(text for pair in distinct for text in pair))
         usable = [pair for pair in distinct if pair[0] in known and pair[1] in known]
         usable.sort(key=lambda pair: (len(known[pair[0]].weights_T), len(known[pair[1]].weights_T)))
-        scores: dict[tuple[str, str], float] = {}
-        for start in range(0, len(usable), _PAIRS_IN_BATCH):
-            batch = usable[start : start + _PAIRS_IN_BATCH]
-            f1 = greedy_f1([known[one] for one, _ in batch], [known[other] for _, other in batch])
-            scores.update(zip(batch, ((f1 - self.baseline) / (1 - self.baseline)).tolist(), strict=True))
+        batches = [usable[start : start + _PAIRS_IN_BATCH] for start in range(0, len(usable), _PAIRS_IN_BATCH)]
+
+        def f1(batch: list[tuple[str, str]]) -> list[float]:
+            values: list[float] = greedy_f1([known[one] for one, _ in batch], [known[two] for _, two in batch]).tolist()
+            return values
+
+        raw = dict(zip(usable, chain.from_iterable(map_batches(f1, batches)), strict=True))
+        scores = {pair: (value - self.baseline) / (1 - self.baseline) for pair, value in raw.items()}
         return np.array([scores.get(pair, 0.0) for pair in pairs])
 
     def score_best(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Values:
@@ -118,12 +122,15 @@ class ContentJudge:
         encoded = self._tokenizer(
             [text.strip() for text in kept], truncation=True, max_length=self._max_tokens
         ).input_ids
-        embedded = {}
-        for rows in length_batches([len(ids) for ids in encoded], _TOKENS_IN_BATCH):
+
+        def unit(rows: list[int]) -> torch.Tensor:
             batch = self._tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt")
             with torch.inference_mode():
-                hidden_BTD = self._model(**batch.to(self._model.device)).last_hidden_state
-                unit_BTD = normalize(hidden_BTD, dim=-1).cpu()
+                return normalize(self._model(**batch.to(self._model.device)).last_hidden_state, dim=-1).cpu()
+
+        batches = list(length_batches([len(ids) for ids in encoded], _TOKENS_IN_BATCH))
+        embedded = {}
+        for rows, unit_BTD in zip(batches, map_batches(unit, batches), strict=True):
             for row, unit_TD in zip(rows, unit_BTD, strict=True):
                 weights_T = torch.tensor([float(token not in self._special) for token in encoded[row]])
                 if weights_T.any():

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from jobs.judges.loading import EMBEDDED, JudgeError, length_batches, load_pretrained
+from jobs.judges.loading import EMBEDDED, JudgeError, length_batches, load_pretrained, map_batches
 from jobs.metrics import Values
 
 FIELD = "judges.fluency"
@@ -86,12 +86,16 @@ class FluencyJudge:
         ).input_ids
         cut = [ids[: self._max_tokens] for ids in encoded]
         most = min(_TOKENS_IN_BATCH, _LOGITS_IN_BATCH // self._model.config.vocab_size)
-        for batch in length_batches([len(ids) + 1 for ids in cut], most):
+
+        def sums(batch: list[int]) -> Values:
             with torch.inference_mode():
                 nll_BT, mask_BT = negative_log_likelihood(self._model, [cut[item] for item in batch], self._begin)
-            chosen = [rows[item] for item in batch]
-            total[chosen] = (nll_BT.double() * mask_BT).sum(dim=1).cpu().numpy()
-            num_tokens[chosen] = mask_BT.sum(dim=1).cpu().numpy()
+                return np.asarray((nll_BT.double() * mask_BT).sum(dim=1).cpu())
+
+        num_tokens[rows] = [len(ids) for ids in cut]
+        batches = list(length_batches([len(ids) + 1 for ids in cut], most))
+        for batch, values in zip(batches, map_batches(sums, batches), strict=True):
+            total[[rows[item] for item in batch]] = values
         return Likelihood(total, num_tokens)
 
 

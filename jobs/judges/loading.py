@@ -6,11 +6,12 @@ What every judge that is a Transformers model shares: where it comes from, what 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -26,6 +27,10 @@ EMBEDDED = "embedded"
 MAX_TOKENS = 512
 """Longer texts are cut for a judge: the length that the published judges were trained on."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "gate.npz")
+
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 
 class JudgeError(ValueError):
@@ -95,6 +100,23 @@ def length_batches(lengths: Sequence[int], max_tokens_in_batch: int) -> Iterator
         size = max(1, max_tokens_in_batch // max(1, lengths[order[start]]))
         yield order[start : start + size]
         start += size
+
+
+def map_batches(function: Callable[[Batch], Result], batches: Iterable[Batch]) -> list[Result]:
+    """``function`` of each batch, in order, on as many Python threads as torch has, each with one torch thread.
+
+    Torch's own threads wait for one another in every operation: on two cores with other work, judging took 42 s with
+    two of them and 18 s with one. Batches wait for nothing. On a GPU, one after the other.
+    """
+    num_threads = torch.get_num_threads()
+    if num_threads == 1 or torch.cuda.is_available():
+        return [function(batch) for batch in batches]
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(num_threads) as pool:
+            return list(pool.map(function, batches))
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _locate(field: str, name: str) -> str:

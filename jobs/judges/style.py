@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from jobs.judges.loading import EMBEDDED, JudgeError, length_batches, load_pretrained, package_identity
+from jobs.judges.loading import EMBEDDED, JudgeError, length_batches, load_pretrained, map_batches, package_identity
 from jobs.metrics import Values
 
 TOXIC_LABEL = "toxic"
@@ -120,10 +120,15 @@ class ClassifierStyle:
         encoded = self._loaded.tokenizer(
             [texts[row] for row in rows], truncation=True, max_length=self._loaded.max_tokens
         )
-        for batch in length_batches([len(ids) for ids in encoded.input_ids], _TOKENS_IN_BATCH):
+
+        def probabilities(batch: list[int]) -> Values:
             columns = {key: [values[item] for item in batch] for key, values in encoded.items()}
             padded = self._loaded.tokenizer.pad(columns, return_tensors="pt").to(self._loaded.model.device)
             with torch.inference_mode():
                 logits_BL = self._loaded.model(**padded).logits
-            scores[[rows[item] for item in batch]] = torch.sigmoid(logits_BL[:, self._index].double()).cpu().numpy()
+                return np.asarray(torch.sigmoid(logits_BL[:, self._index].double()).cpu())
+
+        batches = list(length_batches([len(ids) for ids in encoded.input_ids], _TOKENS_IN_BATCH))
+        for batch, values in zip(batches, map_batches(probabilities, batches), strict=True):
+            scores[[rows[item] for item in batch]] = values
         return scores

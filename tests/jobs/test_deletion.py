@@ -67,3 +67,10 @@ def test_the_threshold_is_fitted_on_validation_where_there_is_one() -> None:
 
 def test_where_nothing_should_go_nothing_goes() -> None:
     assert DeleteControl.fit((Pair("go home", ("go home",)),)).delete("go home") == "go home"
+
+
+def test_words_of_equal_log_odds_are_judged_together() -> None:
+    train = (Pair("damn so go", ("go",)),)
+    control = DeleteControl.fit(train, (Pair("damn so", ("so",)),))
+    assert control.log_odds["damn"] == control.log_odds["so"]
+    assert control.threshold == math.inf
