@@ -166,8 +166,9 @@ def _add_chunk(
     if teacher_CV is None:
         return grad_CV
     totals[3] += (best_C == teacher_CV.argmax(dim=-1)).sum()
-    log_q_S = torch.log_softmax(logits_CV / temperature, dim=-1)
-    log_q_T = torch.log_softmax(teacher_CV / temperature, dim=-1)
+    # In place, here and below: a fresh buffer of this size costs more in page faults than the arithmetic does.
+    log_q_S = torch.log_softmax(logits_CV.div_(temperature), dim=-1)
+    log_q_T = torch.log_softmax(teacher_CV.div_(temperature), dim=-1)
     q_T = log_q_T.exp()
     log_ratio = log_q_T.sub_(log_q_S)
     difference = log_q_S.exp_().sub_(q_T)

@@ -35,8 +35,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
 
 def test_the_source_carries_the_prefix_and_both_sides_the_end_token(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = encode_pairs(PAIRS[:1], tokenizer, prefix=PREFIX, max_length=16).student
-    assert tokenizer.decode(rows[0].input_ids) == "detoxify: he likes a stupid plan</s>"
-    assert tokenizer.decode(rows[0].labels) == "he likes a plan</s>"
+    assert tokenizer.decode(list(rows[0].input_ids)) == "detoxify: he likes a stupid plan</s>"
+    assert tokenizer.decode(list(rows[0].labels)) == "he likes a plan</s>"
 
 
 def test_a_source_with_two_targets_makes_two_rows(tokenizer: PreTrainedTokenizerBase) -> None:

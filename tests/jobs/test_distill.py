@@ -73,7 +73,7 @@ def run(spec: Distill, output: Path, recorder: Recorder | None = None) -> dict[s
 def test_the_student_comes_nearer_to_its_teacher(pairs: Path, teacher: Path, tokenizer: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     figures = run(make_spec(pairs, teacher, tiny_source(tokenizer), max_steps=100), tmp_path, recorder)
-    assert recorder.values("kd")[-1] < 0.5 * recorder.values("kd")[0]
+    assert recorder.values("kd")[-1] < 0.7 * recorder.values("kd")[0]
     assert recorder.values("teacher_agreement")[-1] > recorder.values("teacher_agreement")[0]
     assert figures["validation_kd"] > 0
     assert (tmp_path / "model" / "model.safetensors").is_file()

@@ -48,7 +48,7 @@ def test_the_artifact_is_a_folder_that_transformers_loads(pairs: Path, tokenizer
     folder = tmp_path / "model"
     assert {file.name for file in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
-    model = T5ForConditionalGeneration.from_pretrained(folder)
+    model: Any = T5ForConditionalGeneration.from_pretrained(folder)
     assert figures["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     ids = AutoTokenizer.from_pretrained(folder)("detoxify: he likes a plan", return_tensors="pt")
     assert model.generate(**ids, max_new_tokens=4).shape[0] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,15 @@ def test_the_same_seed_makes_the_same_model(tokenizer: Path) -> None:
     assert torch.equal(weights(), weights())
 
 
+def test_one_head_of_a_model_made_on_the_spot_looks_at_the_token_before(tokenizer: Path) -> None:
+    model = load_model(tiny_source(tokenizer)).model
+    for stack in (model.encoder, model.decoder):
+        attention = stack.get_submodule("block.0.layer.0.SelfAttention")
+        bias = attention.compute_bias(6, 6)[0, 0].detach()  # type: ignore[operator]
+        looked_at = bias[2:].argmax(dim=-1)
+        assert looked_at.tolist() == [1, 2, 3, 4]
+
+
 def test_a_saved_model_is_loaded_in_fp32_with_its_own_tokenizer(folder: Path) -> None:
     loaded = load_model(ModelSource(name=str(folder)))
     assert loaded.model.dtype == torch.float32
@@ -66,7 +76,8 @@ def test_a_saved_model_is_loaded_in_fp32_with_its_own_tokenizer(folder: Path) ->
 
 
 def test_a_t5_of_the_later_kind_keeps_its_unscaled_outputs(tokenizer: Path, tmp_path: Path) -> None:
-    config = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=60, tie_word_embeddings=False)
+    untied: dict[str, Any] = {"tie_word_embeddings": False}
+    config = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=60, **untied)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     loaded = load_model(ModelSource(name=str(tmp_path), tokenizer=str(tokenizer)))
     assert loaded.model.config.scale_decoder_outputs is False

@@ -1,4 +1,4 @@
-"""DeepSpeed: refused early where it can't build, its config by name, and real ZeRO trainings that save whole weights."""
+"""DeepSpeed: refused early where it can't build, its config by name, and ZeRO trainings that save whole weights."""
 
 from __future__ import annotations
 

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from configs.schema.models import ModelSource
 from configs.schema.training import DistillationLoss, Training
 from jobs.collation import encode_pairs
 from jobs.context import JobStopped
 from jobs.data import Pair
 from jobs.models import load_model
+from jobs.student import Student
 from jobs.trainer import PairTrainer, TrainingDiverged
 from jobs.training import Material, make_trainer
-from tests.jobs.tiny import PREFIX, Recorder, make_model_folder, make_tokenizer, tiny_source, write_pairs
+from tests.jobs.tiny import PREFIX, Recorder, make_model_folder, make_tokenizer, tiny_source
 
 CUTS = [(8, 1), (4, 2), (2, 4)]
 
@@ -31,8 +33,6 @@ def teacher(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_material(tokenizer: Path, teacher: Path | None, *, rows: int = 20) -> Material:
-    from configs.schema.models import ModelSource
-
     pairs = [
         Pair(f"he {verb} {article} stupid {noun}" + " damn" * (index % 4), (f"he {verb} {article} {noun}",))
         for index, (verb, article, noun) in enumerate(
@@ -56,6 +56,11 @@ def make_material(tokenizer: Path, teacher: Path | None, *, rows: int = 20) -> M
         for part in (pairs[:rows], pairs[rows : rows + 5])
     ]
     return Material(student, loaded, encoded[0], encoded[1], PREFIX)
+
+
+def student_of(trainer: PairTrainer) -> Student:
+    assert isinstance(trainer.model, Student)
+    return trainer.model
 
 
 def make(
@@ -84,7 +89,7 @@ def test_weights_and_figures_do_not_depend_on_how_a_step_is_cut(
             log_steps=1,
         )
         trainer.train()
-        weights = torch.cat([parameter.flatten() for parameter in trainer.model.parameters()])
+        weights = torch.cat([parameter.flatten() for parameter in student_of(trainer).parameters()])
         outcomes.append((weights, [recorder.values(name) for name in ("loss", "ce", "kd", "grad_norm")]))
     for weights, figures in outcomes[1:]:
         torch.testing.assert_close(weights, outcomes[0][0], rtol=1e-4, atol=1e-6)
@@ -97,8 +102,7 @@ def test_the_reported_loss_is_the_mean_over_the_steps_positions(tokenizer: Path,
     trainer = make(tmp_path, tokenizer, teacher, recorder=recorder, max_steps=1, batch_size=20)
     batch = trainer._prepare_inputs(trainer._batches[0])
     with torch.no_grad():
-        trainer.model.eval()
-        expected = trainer._forward(trainer.model, batch)
+        expected = trainer._forward(student_of(trainer), batch)
     trainer.train()
     assert recorder.values("loss")[0] == pytest.approx(float(expected.loss / expected.num_positions), rel=1e-4)
     assert recorder.values("loss")[0] == pytest.approx(recorder.values("ce")[0] + 0.7 * recorder.values("kd")[0])
@@ -152,7 +156,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_step_and_a_remedy(
 ) -> None:
     trainer = make(tmp_path, tokenizer, max_steps=5)
     with torch.no_grad():
-        trainer.model.head.weight.fill_(float("nan"))
+        student_of(trainer).head.weight.fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match=r"loss is nan at step 1 of 5 .*; lower training\.learning_rate"):
         trainer.train()
 
