@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit code: 0 after a tidy end, 1 when it can't serve, 2 when the settings are wrong."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log.setLevel(logging.INFO)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     try:
         settings = read_settings()
         options = _parse(arguments, settings)
@@ -98,6 +103,11 @@ class _Server(uvicorn.Server):
             temporary = self._ready_file.with_name(f"{self._ready_file.name}.tmp")
             temporary.write_text(f"{self._url}\n", "utf-8")
             temporary.replace(self._ready_file)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave tidily; uvicorn drains first and then passes its signal on to this."""
+    raise SystemExit(0)
 
 
 def _serve(store: Store, settings: Settings, listener: socket.socket, host: str, ready_file: Path | None) -> None:

@@ -7,6 +7,7 @@ reference or a hub name leads to is the job's business.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -177,7 +178,7 @@ def _strings(value: Any, field: str) -> Iterator[tuple[str, str | BaseModel]]:
 
 def _declaring(model: type[BaseModel], name: str) -> type[BaseModel]:
     """The class that declares a field of ``model``."""
-    return next(base for base in reversed(model.__mro__) if name in getattr(base, "__annotations__", {}))
+    return next(base for base in reversed(model.__mro__) if name in inspect.get_annotations(base))
 
 
 def _words(annotation: Any) -> set[Any]:

@@ -23,6 +23,7 @@ def describe(artifact: Artifact) -> ArtifactView:
     return ArtifactView(
         name=artifact.name,
         is_folder=root.is_dir(),
+        file_name=root.name,
         num_files=len(files),
         num_bytes=sum(file.num_bytes for file in files),
         files=files[:MAX_FILES],
@@ -32,10 +33,12 @@ def describe(artifact: Artifact) -> ArtifactView:
 def find_file(artifact: Artifact, inner: str) -> Path | None:
     """The file at the path ``inner`` below the artifact ("" for one that is a file); None when there is none."""
     root = Path(artifact.path).resolve()
-    if "\x00" in inner:
+    try:
+        file = (root / inner).resolve()
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        # A name that is too long, holds NUL, or is a link to itself: what can't exist isn't there.
         return None
-    file = (root / inner).resolve()
-    return file if file.is_relative_to(root) and file.is_file() else None
 
 
 def _files(root: Path) -> Iterator[FileView]:

@@ -184,6 +184,7 @@ class ArtifactView(View):
 
     name: str = Field(examples=["model"])
     is_folder: bool
+    file_name: str = Field(examples=["model"], description="Of the file or folder where it was made.")
     num_files: int = Field(description="How many there are; 0 when they are not on the API's machine.")
     num_bytes: int
     files: list[FileView] = Field(description="The first 1,000 of them, by path.")

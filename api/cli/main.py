@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from api.cli import checks, quickstart, stack
+from api.cli import checks, quickstart, results, runs, stack
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong spec or usage, 3 nothing answers, 130 cancelled or interrupted."
 
@@ -28,16 +28,16 @@ def distox() -> None:
     """Distil a strong detoxification model into a small one, and put it to work on comments.
 
     ```
-    distox quickstart                        # the whole road on this machine, in minutes
-    distox up                                # start the stack; `distox down` ends it
-    distox validate configs/quickstart.yaml  # is this spec right?
-    distox submit configs/quickstart.yaml    # run it and watch
-    distox list                              # what runs, what ran
+    distox quickstart       # the whole road, in minutes
+    distox up               # start the stack; down ends it
+    distox validate SPEC    # is this spec right?
+    distox submit SPEC      # run it and watch
+    distox list             # what runs, what ran
     ```
     """
 
 
-for module in (quickstart, stack, checks):
+for module in (quickstart, stack, checks, runs, results):
     module.register(app)
 
 if __name__ == "__main__":

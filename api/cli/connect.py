@@ -1,0 +1,78 @@
+"""How the command line finds the API, and what it says when the API refuses or isn't there.
+
+The address and key are ``DISTOX_API_URL`` and ``DISTOX_API_KEY`` when set, else those of the stack of this home. The
+home's key is only ever sent to the home's own API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from api.cli.stack import settings_or_exit
+
+if TYPE_CHECKING:
+    from api.client import Client
+
+FAILED, WRONG, NOTHING_ANSWERS, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes; see ``api.cli.main.EXIT_CODES``."""
+
+
+@contextmanager
+def connected() -> Iterator[Client]:
+    """A client of the API; every refusal inside becomes one line on stderr and an exit code.
+
+    Exits with 2 for a wrong spec, key or id, 3 when nothing answers, 1 for what the server couldn't do.
+    """
+    from api.client import ApiError, ApiUnreachable, Client
+
+    url, key = _address()
+    try:
+        with Client(url, key) as client:
+            yield client
+    except ApiUnreachable as error:
+        fail(f"{error}; start it with `distox up`, or check DISTOX_API_URL", code=NOTHING_ANSWERS)
+    except ApiError as error:
+        for fault in error.faults:
+            where = f"{fault.field} = {fault.value}" if fault.value else fault.field
+            typer.echo(f"{where}: {fault.message}; {fault.remedy}", err=True)
+        hint = "; the key is in DISTOX_API_KEY, or in the file api-key of the home" if error.status == 401 else ""
+        if not error.faults:
+            typer.echo(f"distox: {error.detail}{hint}", err=True)
+        raise typer.Exit(FAILED if error.status >= 500 else WRONG) from error
+    except OSError as error:
+        fail(f"{error.filename or 'the file'} can't be written ({error.strerror})", code=FAILED)
+
+
+def fail(message: str, *, code: int) -> NoReturn:
+    """Say why and exit."""
+    typer.echo(f"distox: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _address() -> tuple[str, str]:
+    """URL and key."""
+    from cluster.stack_state import StackError, read_stack
+
+    settings = settings_or_exit()
+    if settings.api_url is not None:
+        if settings.api_key is None:
+            fail(f"DISTOX_API_URL is {settings.api_url}, but DISTOX_API_KEY is not set; set both", code=WRONG)
+        return settings.api_url, settings.api_key
+    try:
+        stack = read_stack(settings.home)
+    except StackError as error:
+        fail(str(error), code=FAILED)
+    if stack is None or not stack.api_url:
+        remedy = "start it with `distox up`, or set DISTOX_API_URL and DISTOX_API_KEY"
+        fail(f"no stack runs in {settings.home}; {remedy}", code=NOTHING_ANSWERS)
+    if settings.api_key is not None:
+        return stack.api_url, settings.api_key
+    key_file = settings.home / "api-key"
+    try:
+        return stack.api_url, key_file.read_text("utf-8").strip()
+    except OSError as error:
+        fail(f"{key_file} can't be read ({error.strerror}); set DISTOX_API_KEY", code=WRONG)

@@ -1,0 +1,163 @@
+"""``distox submit``, ``list``, ``show`` and ``cancel``: runs, through the API."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.connect import FAILED, INTERRUPTED, WRONG, connected
+
+if TYPE_CHECKING:
+    from api.client import Client
+    from configs.schema.kinds import AnySpec
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+RunId = Annotated[str, typer.Argument(help="As `distox list` shows it.", metavar="RUN", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(submit)
+    app.command("list")(list_runs)
+    app.command()(show)
+    app.command()(cancel)
+
+
+def submit(
+    spec: Annotated[Path, typer.Argument(help="A YAML or JSON file.", metavar="SPEC", show_default=False)],
+    follow: Annotated[
+        bool, typer.Option("--follow/--detach", help="Watch the run to its end, or return when it is recorded.")
+    ] = True,
+    name: Annotated[str | None, typer.Option(help="The run's name, instead of the spec's.", show_default=False)] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key", help="Submitted again with the same key, it is the same run.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Submit a spec and watch the run; relative paths in it mean this folder.
+
+    Exits with 0 when the run SUCCEEDED, 1 when it FAILED, 130 when it was cancelled. Ctrl-C stops the watching, not the
+    run: `distox cancel RUN` does.
+
+    ```
+    distox submit configs/quickstart.yaml
+    distox submit configs/quickstart.yaml --detach --name nightly
+    ```
+    """
+    resolved = _load(spec, name)
+    with connected() as client:
+        from configs.load import dump_spec
+
+        run = client.submit(dump_spec(resolved), idempotency_key=key or f"cli-{uuid.uuid4().hex}")
+        if not (as_json and not follow):
+            typer.echo(f"submitted {run.kind} {run.name or ''} as {run.id}".replace("  ", " "), err=as_json)
+        if follow:
+            _watch(client, run.id, as_json=as_json)
+        elif as_json:
+            typer.echo(run.model_dump_json(indent=2))
+
+
+def list_runs(
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="Only runs of this kind of spec.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="Only runs with this in their name.", show_default=False)] = None,
+    owner: Annotated[str | None, typer.Option(help="Only this owner's runs (admins).", show_default=False)] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Show the steps of pipelines too.")] = False,
+    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first.
+
+    ```
+    distox list
+    distox list --state RUNNING --steps
+    distox list --name quick --json
+    ```
+    """
+    filters = {"state": state.upper() if state else None, "kind": kind, "name": name, "owner": owner}
+    with connected() as client:
+        runs = list(client.runs(limit=limit, top_level=not steps, **filters))
+    if as_json:
+        typer.echo(json.dumps([run.model_dump(mode="json") for run in runs], indent=2))
+    elif not runs:
+        typer.echo("no runs; submit one with `distox submit SPEC`")
+    else:
+        from api.cli.tables import render, runs_table
+
+        render(runs_table(runs))
+
+
+def show(run_id: RunId, as_json: Json = False) -> None:
+    """Show how a run goes, with the steps of a pipeline.
+
+    ```
+    distox show r-1k10dp4r1sxdtmjsm3
+    distox show r-1k10dp4r1sxdtmjsm3 --json | jq .spec
+    ```
+    """
+    with connected() as client:
+        run = client.run(run_id)
+    if as_json:
+        typer.echo(run.model_dump_json(indent=2))
+        return
+    from api.cli.tables import print_run
+
+    print_run(run)
+
+
+def cancel(
+    run_ids: Annotated[list[str], typer.Argument(help="One or more runs.", metavar="RUN...")], as_json: Json = False
+) -> None:
+    """Ask runs to end: at once where nothing runs yet, else at the next task or step.
+
+    ```
+    distox cancel r-1k10dp4r1sxdtmjsm3
+    ```
+    """
+    with connected() as client:
+        for run_id in run_ids:
+            run = client.cancel(run_id)
+            typer.echo(run.model_dump_json() if as_json else f"{run.id}: {_cancelled(run.state)}")
+
+
+def _cancelled(state: str) -> str:
+    return "CANCELLED" if state == "CANCELLED" else f"{state}, will be cancelled at its next task or step"
+
+
+def _load(file: Path, name: str | None) -> AnySpec:
+    """The spec with absolute paths; exits with 2 and one line for each fault when it's wrong."""
+    from configs.load import SpecError, load_spec, resolve_paths, validate_spec
+
+    try:
+        spec = load_spec(file)
+        if name is not None:
+            spec = validate_spec({**spec.model_dump(mode="json"), "name": name}, source="--name")
+        return resolve_paths(spec, Path.cwd())
+    except SpecError as error:
+        for fault in error.faults:
+            typer.echo(f"{error.source}: {fault}", err=True)
+        raise typer.Exit(WRONG) from error
+
+
+def _watch(client: Client, run_id: str, *, as_json: bool) -> None:
+    """Follow to the end and exit with what came of it."""
+    from api.cli.follow import follow
+
+    try:
+        run = follow(client, run_id, say=lambda line: typer.echo(line, err=as_json))
+    except KeyboardInterrupt:
+        typer.echo(f"the run goes on; `distox show {run_id}`, `distox cancel {run_id}`", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(run.model_dump_json(indent=2))
+    elif run.state == "SUCCEEDED":
+        typer.echo(f"results: distox metrics {run.id}; distox artifacts {run.id}")
+    codes: dict[str, Any] = {"SUCCEEDED": 0, "CANCELLED": INTERRUPTED}
+    raise typer.Exit(codes.get(run.state, FAILED))
