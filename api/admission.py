@@ -189,10 +189,11 @@ def _words(annotation: Any) -> set[Any]:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object's members; the first value of a key that stands twice would silently be lost."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        key = next(key for key in members if sum(name == key for name, _ in pairs) > 1)
-        raise SpecError([Fault(key, "", "stands twice", "remove one")])
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members:
+            raise SpecError([Fault(key[:80], "", "stands twice", "remove one")])
+        members[key] = value
     return members
 
 

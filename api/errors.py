@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:distox:problem:"
+MAX_FAULTS = 100
+"""Faults of one answer: a megabyte of nonsense has tens of thousands."""
 
 
 class Problem(StrEnum):
@@ -135,8 +137,10 @@ def _wrong_parameters(request: Request, error: Exception) -> Response:
 
 
 def _invalid(request: Request, what: str, faults: Sequence[Fault]) -> Response:
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return problem_response(Problem.INVALID, f"{what} has {count}", request_id=_id(request), faults=faults)
+    count = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
+    more = f"; the first {MAX_FAULTS} are listed" if len(faults) > MAX_FAULTS else ""
+    detail = f"{what} has {count}{more}"
+    return problem_response(Problem.INVALID, detail, request_id=_id(request), faults=faults[:MAX_FAULTS])
 
 
 def _http_error(request: Request, error: Exception) -> Response:

@@ -174,7 +174,7 @@ def test_an_alias_that_holds_itself_is_refused(text: str) -> None:
         read_spec(text.encode(), content_type="application/yaml")
 
 
-@pytest.mark.parametrize(("text", "media"), [("[" * 100_000, "application/json"), ("[" * 20_000, "application/yaml")])
+@pytest.mark.parametrize(("text", "media"), [("[" * 100_000, "application/json"), ("[" * 5_000, "application/yaml")])
 def test_a_body_that_nests_too_deeply_is_refused(text: str, media: str) -> None:
     with pytest.raises(SpecError):
         read_spec(text.encode(), content_type=media)

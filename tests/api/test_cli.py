@@ -216,12 +216,11 @@ def write_spec(folder: Path, text: str = "kind: export\nname: little\nmodel: {na
     return str(file)
 
 
-def take_up(store: Store, *, state: State, reason: str | None = None) -> None:
+def take_up(store: Store, stop: threading.Event, *, state: State, reason: str | None = None) -> None:
     """Do with the first PENDING run what a coordinator and a driver do."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
     while not (runs := store.list(state=State.PENDING)):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
+        if stop.wait(0.02):
+            return
     run = store.enqueue(runs[0].id)
     epoch = store.begin_attempt(run.id)
     store.start(run.id, epoch)
@@ -231,10 +230,13 @@ def take_up(store: Store, *, state: State, reason: str | None = None) -> None:
 
 @contextmanager
 def coordinator(store: Store, **ends: Any) -> Iterator[None]:
-    thread = threading.Thread(target=take_up, args=(store,), kwargs=ends)
+    stop = threading.Event()
+    thread = threading.Thread(target=take_up, args=(store, stop), kwargs=ends)
     thread.start()
     yield
+    stop.set()
     thread.join(DEADLINE_SECONDS)
+    assert not thread.is_alive()
 
 
 def test_submit_detached_returns_at_once_with_the_run(api: Api, distox: Distox, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,18 @@ def test_a_body_that_is_no_spec_is_422_and_never_500(api: Api, body: str, media:
     answer = api.as_("ada").post("/v1/runs", content=body, headers={"Content-Type": media})
     assert answer.status_code == 422
     assert answer.json()["faults"]
+
+
+def test_nonsense_of_full_size_is_answered_soon_and_briefly(api: Api) -> None:
+    keys = ",".join(f'"k{number}": 1' for number in range(50_000))
+    began = time.monotonic()
+    many = api.as_("ada").post("/v1/runs", content=f'{{"kind": "export", {keys}}}')
+    twice = api.as_("ada").post("/v1/runs", content=f'{{"kind": "export", {keys}, "k49999": 1}}')
+    # A check that compares each key with each would take minutes.
+    assert time.monotonic() - began < 30
+    assert len(many.json()["faults"]) == 100
+    assert many.json()["detail"] == "the spec has 50,001 faults; the first 100 are listed"
+    assert twice.json()["faults"][0]["field"] == "k49999"
 
 
 def test_a_content_type_that_is_neither_is_415(api: Api) -> None:
