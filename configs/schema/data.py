@@ -64,7 +64,7 @@ class SampleSize(Model):
 
 
 class TokenizerTraining(Model):
-    """A SentencePiece-style unigram tokenizer, trained on both sides of the train split."""
+    """A byte-pair tokenizer with byte fallback, trained on both sides of the train split."""
 
     vocab_size: Annotated[int, Field(ge=200, le=128_000)] = 8000
     """Pieces, the special tokens included."""
