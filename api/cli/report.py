@@ -1,0 +1,126 @@
+"""What a finished quickstart prints: the table of systems, the steps' times, three rewrites, and how to ask again."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from api.cli.watch import seconds_of, steps_of
+
+if TYPE_CHECKING:
+    from cluster.runs import Run
+    from cluster.store import Store
+    from configs.settings import Settings
+    from jobs.context import Summary
+
+MEASURES = {
+    "style": "style",
+    "content_source": "content vs. source",
+    "content_reference": "content vs. reference",
+    "fluency": "fluency",
+    "joint": "joint",
+}
+"""Metric → heading, each shown with its 95 % interval."""
+NUM_EXAMPLES = 3
+
+
+def print_report(store: Store, run: Run, *, settings: Settings, seconds: float) -> None:
+    """Print the report of a pipeline that SUCCEEDED."""
+    console = Console(width=None if Console().is_terminal else 150)
+    steps = {step.step: step for step in steps_of(store, run)}
+    for step in steps.values():
+        if step.kind == "evaluate":
+            summaries = list(store.summaries(step.id))
+            console.print(results_table(summaries))
+            console.print(differences(summaries))
+    console.print(times_table(list(steps.values()), seconds))
+    for step in steps.values():
+        if step.kind == "detoxify":
+            _print_rewrites(console, store, step)
+    console.print("\nAsk again, through the API:")
+    home = "" if settings.home == Path(".distox").absolute() else f"DISTOX_HOME={settings.home} "
+    scores = next((step.id for step in steps.values() if step.kind == "evaluate"), run.id)
+    for command in (
+        f"{home}distox up",
+        'eval "$(distox env)"',
+        f"distox show {run.id}",
+        f"distox metrics {scores}",
+        f'curl -s -H "Authorization: Bearer $DISTOX_API_KEY" $DISTOX_API_URL/v1/runs/{scores}/metrics',
+        "distox down",
+    ):
+        console.print(f"  {command}", soft_wrap=True, highlight=False)
+
+
+def results_table(summaries: list[Summary]) -> Table:
+    """Systems by row; style, content, fluency and joint with their intervals, then size and speed."""
+    values = {(item.system, item.metric): item for item in summaries}
+    systems = list(dict.fromkeys(item.system for item in summaries if item.metric == "joint"))
+    rows = values[systems[0], "joint"].count if systems else 0
+    table = Table(title=f"{rows} test rows, embedded judges; 95 % bootstrap intervals", title_justify="left")
+    table.add_column("system")
+    for heading in (*MEASURES.values(), "parameters", "on disk", "rows/s"):
+        table.add_column(heading, justify="right")
+    for system in systems:
+        cells = [_interval(values.get((system, metric))) for metric in MEASURES]
+        cells.append(_number(values.get((system, "parameters")), "{:,.0f}"))
+        cells.append(_number(values.get((system, "bytes_on_disk")), "{:.1f} MB", scale=1e-6))
+        cells.append(_number(values.get((system, "rows_per_second")), "{:,.0f}"))
+        table.add_row(system, *cells)
+    return table
+
+
+def differences(summaries: list[Summary]) -> Table:
+    """How much better each model's joint is than the controls', paired on the same rows."""
+    table = Table(title="joint, paired difference", title_justify="left")
+    for heading in ("system", "minus copy", "minus delete"):
+        table.add_column(heading)
+    values = {(item.system, item.metric): item for item in summaries}
+    for system in dict.fromkeys(item.system for item in summaries if item.metric == "joint_minus_copy"):
+        cells = (_interval(values.get((system, f"joint_minus_{control}"))) for control in ("copy", "delete"))
+        table.add_row(system, *cells)
+    return table
+
+
+def times_table(steps: list[Run], seconds: float) -> Table:
+    """Wall time of each step and of the whole."""
+    table = Table(title="wall time", title_justify="left")
+    table.add_column("step")
+    table.add_column("seconds", justify="right")
+    for step in steps:
+        took = seconds_of(step)
+        table.add_row(step.step or step.kind, "" if took is None else f"{took:.1f}")
+    table.add_row("all, start and stop of the stack included", f"{seconds:.1f}")
+    return table
+
+
+def _print_rewrites(console: Console, store: Store, step: Run) -> None:
+    artifact = next(item for item in store.artifacts(step.id) if item.name == "rows")
+    file = Path(artifact.path)
+    column = step.spec["input"]["text_column"]
+    counts = {item.metric: int(item.value) for item in store.summaries(step.id)}
+    console.print(
+        f"\n{counts.get('rows', 0)} comments detoxified: [bold]{file}[/bold]", soft_wrap=True, highlight=False
+    )
+    shown = 0
+    with file.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row["distox_status"] == "rewritten" and "\n" not in row[column] and shown < NUM_EXAMPLES:
+                shown += 1
+                console.print(f"  - {row[column]}", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"  + {row['detoxified']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _interval(item: Summary | None) -> str:
+    if item is None:
+        return ""
+    if item.low is None or item.high is None:
+        return f"{item.value:.3f}"
+    return f"{item.value:.3f} [{item.low:.3f}, {item.high:.3f}]"
+
+
+def _number(item: Summary | None, form: str, *, scale: float = 1.0) -> str:
+    return "" if item is None else form.format(item.value * scale)
