@@ -128,7 +128,7 @@ def _place_fault(place: _Place, roots: Roots, *, is_admin: bool, may_read: Calla
     if "://" in value:
         return None if is_admin else Fault(place.field, value, "is a URL", "only an admin's key may name one")
     if not Path(value).is_absolute():
-        remedy = "give an absolute path of the machine that runs it, or use `distox submit`, which makes paths absolute"
+        remedy = "give an absolute path; `distox submit` makes paths of files that exist absolute"
         return Fault(place.field, value, "is a relative path, which means nothing to the API", remedy)
     if is_admin:
         return None

@@ -116,7 +116,7 @@ def problem_response(
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)  # noqa: S101 (registered for it alone)
+    assert isinstance(error, Refused)
     return problem_response(
         error.problem, error.detail, request_id=_id(request), faults=error.faults, headers=error.headers
     )
@@ -127,12 +127,12 @@ def _run_not_found(request: Request, error: Exception) -> Response:
 
 
 def _wrong_spec(request: Request, error: Exception) -> Response:
-    assert isinstance(error, SpecError)  # noqa: S101
+    assert isinstance(error, SpecError)
     return _invalid(request, "the spec", error.faults)
 
 
 def _wrong_parameters(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
+    assert isinstance(error, RequestValidationError)
     return _invalid(request, "the request", [_parameter_fault(item) for item in error.errors()])
 
 
@@ -145,7 +145,7 @@ def _invalid(request: Request, what: str, faults: Sequence[Fault]) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     """What the framework itself refuses: an unknown path, a wrong method."""
-    assert isinstance(error, HTTPException)  # noqa: S101
+    assert isinstance(error, HTTPException)
     problem = _BY_STATUS.get(error.status_code, Problem.INVALID if error.status_code < 500 else Problem.INTERNAL)
     details = {
         Problem.NOT_FOUND: "no such path; /docs shows all",

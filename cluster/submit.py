@@ -20,7 +20,8 @@ from typing import NoReturn
 from cluster.follow import Line, follow, format_line
 from cluster.runs import Run, State, job_id
 from cluster.store import Store, StoreError
-from configs.load import SpecError, load_spec, resolve_paths
+from configs.load import SpecError, load_spec
+from configs.paths import resolve_paths
 from configs.schema.kinds import AnySpec
 from configs.settings import Settings, SettingsError, read_settings
 

@@ -33,7 +33,7 @@ class Moment(TypeDecorator[datetime]):
         """To UTC; a time without a zone is a bug of the caller."""
         if value is None:
             return None
-        assert value.tzinfo is not None, "a time without a zone"  # noqa: S101 (our bug, not an input)
+        assert value.tzinfo is not None, "a time without a zone"
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:

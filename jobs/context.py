@@ -1,8 +1,8 @@
 """What a job is given and what it gives back: the only things that cross from ``jobs`` to the rooms above.
 
-A job is a function ``run(spec, context) -> JobResult``. It writes its files into ``context.output`` and nowhere else, reports
-live metrics through ``context.report`` and looks at ``context.should_stop`` at every task or step border. It knows
-neither the store, nor Redis, nor Ray.
+A job is a function ``run(spec, context) -> JobResult``. It writes its files into ``context.output`` and nowhere else,
+reports live metrics through ``context.report`` and looks at ``context.should_stop`` at every task or step border. It
+knows neither the store, nor Redis, nor Ray.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Report = Callable[[Mapping[str, float], int], None]
-"""``report({"loss": 1.2}, step)``: live figures at a step; cheap, may be called often, never raises for a slow store."""
+"""``report({"loss": 1.2}, step)``: live figures at a step; cheap, may be called often, never waits for the store."""
 
 
 class JobStopped(Exception):  # noqa: N818 (an outcome that unwinds a loop, not an error)

@@ -133,7 +133,8 @@ def _cancelled(state: str) -> str:
 
 def _load(file: Path, name: str | None) -> AnySpec:
     """The spec with absolute paths; exits with 2 and one line for each fault when it's wrong."""
-    from configs.load import SpecError, load_spec, resolve_paths, validate_spec
+    from configs.load import SpecError, load_spec, validate_spec
+    from configs.paths import resolve_paths
 
     try:
         spec = load_spec(file)

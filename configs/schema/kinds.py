@@ -144,7 +144,7 @@ StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 
 
 class Pipeline(SpecBase):
-    """Named steps whose references to one another make the graph; steps that don't wait for each other run side by side."""
+    """Named steps whose references to one another make the graph; independent steps run side by side."""
 
     kind: Literal["pipeline"] = "pipeline"
     steps: Annotated[dict[StepName, Step], Field(min_length=1)]

@@ -290,6 +290,18 @@ def test_submit_makes_relative_paths_absolute(
     assert api.store.list()[0].spec["input"]["path"] == str(tmp_path / "dump.csv")
 
 
+def test_submit_of_a_file_that_is_missing_says_so_and_submits_nothing(
+    api: Api, distox: Distox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = write_spec(tmp_path, "kind: detoxify\nmodel: {name: someone/student}\ninput: {path: dump.csv}\n")
+    result = distox("submit", spec, "--detach")
+    assert result.exit_code == 2
+    assert "input.path = dump.csv" in result.stderr
+    assert "files that exist" in result.stderr
+    assert api.store.list() == []
+
+
 def test_submit_of_a_wrong_spec_asks_no_api_and_prints_each_fault(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "kind: export\nmodel: {nam: x}\nquantization: 8\n")
     result = run_command("submit", spec, environment={"DISTOX_HOME": str(tmp_path)})
