@@ -43,6 +43,8 @@ RAY_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait by spinning slow a busy neighbour, and themselves, by a factor of two.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
