@@ -97,7 +97,8 @@ class _Pool:
         import ray
 
         options = {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus, "max_concurrency": 2}
-        self._actor = ray.remote(**options)(_Actor)
+        remote: Any = ray.remote
+        self._actor = remote(**options)(_Actor)
         self._arguments = (spec.model_dump(mode="json"), generation, run, redis_url, str(output))
         self._running: dict[Any, Any] = {}
         self._deaths = 0
@@ -125,7 +126,7 @@ class _Pool:
                 log.warning("a worker died; another takes its place")
                 self._start()
             except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from error
+                raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
             else:
                 if answer == Answer.LOST:
                     raise PoolError("Redis lost the queue; the attempt is tried again from its parts")
