@@ -90,7 +90,7 @@ class Worker:
         limit = self._queue.max_errors + self._queue.max_crashes
         if claim.delivery > limit:
             log.error("rows %s failed %s times: quarantined", claim.task.id, limit)
-            return [Rewrite(None, Status.quarantined, f"failed {limit} times") for _ in texts]
+            return [Rewrite(None, Status.QUARANTINED, f"failed {limit} times") for _ in texts]
         return self._handler(texts)
 
     @contextmanager
