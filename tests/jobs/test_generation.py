@@ -228,8 +228,9 @@ def test_bytes_that_make_no_character_are_marked(tmp_path: Path, engine: EngineN
     toy.train(model, tokenizer, lambda _: ("you", "😀😀"), steps=40, batch_size=8)
     folder = toy.save(model, tokenizer, tmp_path / "model")
     assert load(folder, engine, no_repeat_ngram_size=0).decode(["you"]) == [Generated("😀😀")]
-    # The second emoji repeats the three bytes of the first.
-    assert load(folder, engine, no_repeat_ngram_size=3).decode(["you"])[0].flaw in {BROKEN, CUT_OFF}
+    # The second emoji would repeat three bytes of the first: what is written instead is whole, or marked.
+    output = load(folder, engine, no_repeat_ngram_size=3).decode(["you"])[0]
+    assert output.flaw in {BROKEN, CUT_OFF} or output.text == "😀"
 
 
 @pytest.mark.parametrize("special", ["</s>", "<pad>", "<unk>"])
