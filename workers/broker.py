@@ -1,121 +1,263 @@
-"""The queue: tasks of one run and generation in Redis, each change one Lua script.
+"""The queue of one run and generation: every change of it is one Lua script, every answer a value.
 
-Guarantee: a commit with a stale fence changes nothing, and a queue that Redis has lost answers ``LOST`` to everything.
-It knows neither rows nor files.
+Guarantee: each method either does what it says in one step or changes nothing and says why (``STALE``, ``LOST`` …);
+each may be repeated when an answer was lost. What Redis forgot is ``LOST``: missing, of another generation, or of a
+server that was restarted since. It knows neither files nor rows beyond their numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-import redis
-
-from workers.keys import GROUP, Keys
+from configs.schema.inference import QueueSettings
+from workers.connection import Connection
+from workers.keys import Keys
 from workers.messages import Task
 
-SOCKET_SECONDS = 10.0
-_SCRIPTS = Path(__file__).parent / "lua"
+KEY_SECONDS = 7 * 24 * 3600
+"""Keys that no driver has looked at for this long expire: the backstop for a run that nobody goes on with."""
+BATCH = 64
+"""Tasks put in one round trip: enough to hide it, short enough not to hold up the workers' scripts."""
 
 
 class Answer(StrEnum):
-    """What a script says."""
+    """What a script said."""
 
-    OK = "OK"
+    OPENED = "OPENED"
+    PUT = "PUT"
+    CLAIMED = "CLAIMED"
+    RENEWED = "RENEWED"
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+    RELEASED = "RELEASED"
+    BISECTED = "BISECTED"
+    EXPIRED = "EXPIRED"
+    HALTED = "HALTED"
+    WATCHED = "WATCHED"
+    CLOSED = "CLOSED"
     EMPTY = "EMPTY"
-    FULL = "FULL"
+    """There is nothing to claim now."""
     STALE = "STALE"
+    """The fence is an older one, or the task is done: nothing was changed."""
     LOST = "LOST"
+    """Redis doesn't have this generation: nothing was changed."""
+    MOVED = "MOVED"
+    """Another generation was opened meanwhile."""
 
 
-class QueueError(RuntimeError):
-    """Redis can't be used; the message says what to do."""
+class Mode(StrEnum):
+    """How a claimed task is to be handled."""
+
+    RUN = "run"
+    ISOLATE = "isolate"
+    """Its errors are used up: row by row, and a row that fails is quarantined."""
+    BISECT = "bisect"
+    """Its crashes are used up: put its halves in its place."""
+    QUARANTINE = "quarantine"
+    """Its only row has killed its workers: quarantine it unseen."""
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A task under a lease; (generation, delivery) is its fence."""
+class Lease:
+    """A worker's time-limited right to a task; (generation, delivery) is its fence."""
 
-    message_id: str
+    worker: str
+    entry: str
     task: Task
+    generation: int
     delivery: int
+    mode: Mode
+    crashes: int
+    """Deliveries of this task whose lease expired."""
+    errors: int
+    """Deliveries of this task that ended in an error."""
+
+
+@dataclass(frozen=True)
+class Halted:
+    """Nothing more is to be claimed."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The last word of a worker."""
+
+    worker: str
+    age_seconds: float
+    """By Redis's clock."""
+    beat: str
+    """What the worker said, as it wrote it."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The queue at one moment."""
+
+    halted: str | None
+    counters: Mapping[str, int]
+    heartbeats: Sequence[Heartbeat]
+
+    @property
+    def rows_done(self) -> int:
+        """Rows of the parts that were committed in this generation."""
+        return self.counters.get("done", 0)
+
+    @property
+    def rows_queued(self) -> int:
+        """Rows pending, delayed and in flight."""
+        return self.counters.get("queued", 0)
+
+    @property
+    def progress(self) -> int:
+        """Grows with whatever brings the run nearer to its end."""
+        return self.counters.get("commits", 0) + self.counters.get("bisections", 0)
+
+    def rows_of(self, status: str) -> int:
+        """Rows that were committed with a status in this generation."""
+        return self.counters.get(f"status:{status}", 0)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What a worker learns of the current generation."""
+
+    generation: int
+    lease_seconds: float
+
+
+def attach(connection: Connection, run: str) -> Attached | None:
+    """The run's current queue; None while there is none, or only one that went through a restart of Redis."""
+    names = ("generation", "server", "lease_ms")
+    generation, server, lease = connection.fields(Keys(run, 0).key("meta"), *names)
+    if generation is None or lease is None or server != connection.server():
+        return None
+    return Attached(int(generation), int(lease) / 1000)
+
+
+def is_there(connection: Connection, run: str) -> bool:
+    """Whether the run has a queue of any generation."""
+    return connection.fields(Keys(run, 0).key("meta"), "generation") != [None]
 
 
 class Broker:
-    """One run's queue in one generation."""
+    """One generation's queue, seen through one thread's connection."""
 
-    def __init__(self, url: str, run: str, generation: int) -> None:
-        self._redis = connect(url)
-        self._generation = generation
-        self._keys = Keys(run, generation).all
-        self._scripts = {
-            file.stem: self._redis.register_script(file.read_text("utf-8")) for file in sorted(_SCRIPTS.glob("*.lua"))
-        }
+    def __init__(self, connection: Connection, run: str, generation: int) -> None:
+        self._connection, self.generation = connection, generation
+        self._keys = Keys(run, generation)
 
-    def open(self) -> None:
-        """Make the queue; nothing happens when it is there."""
-        meta, tasks = self._keys[:2]
-        self._redis.hset(meta, "generation", str(self._generation))
-        try:
-            self._redis.xgroup_create(tasks, GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+    def open(self, settings: QueueSettings) -> Answer:
+        """Become the run's current queue and delete the one before: OPENED, or STALE when a later one is current."""
+        while True:
+            (before,) = self._connection.fields(self._keys.key("meta"), "generation")
+            old = [] if before in (None, str(self.generation)) else Keys(self._keys.run, int(before)).of_generation()
+            limits = settings.max_rows_queued, _ms(settings.lease_seconds), settings.max_errors, settings.max_crashes
+            keys = [*self._keys.of_script("open"), *old]
+            arguments = (before or "", *limits, KEY_SECONDS * 1000)
+            answer = Answer(self._connection.run("open", keys, self.generation, *arguments))
+            if answer is not Answer.MOVED:
+                return answer
 
-    def put(self, task: Task, *, max_rows: int) -> Answer:
-        """Add a task, or say that the queue is FULL."""
-        return Answer(self._call("put", task.to_json(), task.num_rows, max_rows))
+    def put(self, tasks: Sequence[Task]) -> int | Answer:
+        """Add tasks in the order of their rows; how many of the first ones are in the queue now, or LOST.
 
-    def claim(self, consumer: str, *, lease_seconds: float) -> Claim | Answer:
-        """A task under a lease, or EMPTY or LOST."""
-        reply = self._call("claim", consumer, int(lease_seconds * 1000))
-        if reply[0] != Answer.OK:
+        Fewer than given means that the bound is reached. Tasks that were put before count as put.
+        """
+        batch = tasks[:BATCH]
+        flat = [item for task in batch for item in (task.first_row, task.last_row, task.to_json())]
+        reply = self._run("put", *flat)
+        return int(reply[1]) if reply[0] == Answer.PUT else Answer(reply[0])
+
+    def claim(self, worker: str) -> Lease | Halted | Answer:
+        """A task under a lease, Halted, EMPTY or LOST. A worker that holds a task gets that one again."""
+        reply = self._run("claim", worker)
+        if reply[0] == Answer.HALTED:
+            return Halted(reply[1])
+        if reply[0] != Answer.CLAIMED:
             return Answer(reply[0])
-        return Claim(reply[1], Task.from_json(reply[2]), int(reply[3]))
+        _, entry, message, delivery, crashes, errors, mode = reply
+        task = Task.from_json(message)
+        return Lease(worker, entry, task, self.generation, int(delivery), Mode(mode), int(crashes), int(errors))
 
-    def renew(self, claim: Claim, *, lease_seconds: float) -> Answer:
-        """Lengthen the lease: OK, STALE or LOST."""
-        return Answer(self._call("renew", claim.message_id, claim.delivery, int(lease_seconds * 1000)))
+    def renew(self, worker: str, beat: str, lease: Lease | None) -> Answer:
+        """Note the worker's heartbeat and lengthen its lease, if it holds one: RENEWED, STALE or LOST."""
+        held = ("", 0) if lease is None else (lease.entry, lease.delivery)
+        return Answer(self._run("renew", worker, beat, *held))
 
-    def commit(self, claim: Claim, counts: Mapping[str, int]) -> Answer:
-        """End the task: OK, STALE or LOST."""
+    def commit(self, lease: Lease, counts: Mapping[str, int]) -> Answer:
+        """End the task, whose part and sidecar are durable: COMMITTED, STALE or LOST.
+
+        Args:
+            lease: the right to do so.
+            counts: rows by status; they sum to the rows of the task.
+        """
+        assert sum(counts.values()) == lease.task.num_rows, "one outcome for each row"
         flat = [item for pair in counts.items() for item in pair]
-        return Answer(self._call("commit", claim.message_id, claim.delivery, claim.task.num_rows, *flat))
+        return Answer(self._run("commit", *_fence(lease), lease.task.first_row, lease.task.last_row, *flat))
 
-    def release(self, claim: Claim) -> Answer:
-        """Give the task back at once."""
-        return Answer(self._call("release", claim.message_id, claim.delivery))
+    def fail(self, lease: Lease, *, delay_seconds: float) -> Answer:
+        """Give the task back after an error, to be claimed again after a delay: FAILED, STALE or LOST."""
+        return Answer(self._run("fail", *_fence(lease), _ms(delay_seconds)))
 
-    def counters(self) -> dict[str, int]:
-        """Rows queued and done, and rows by status."""
-        return {str(name): int(value) for name, value in self._redis.hgetall(self._keys[5]).items()}
+    def release(self, lease: Lease) -> Answer:
+        """Give the task back at once and without a count: RELEASED, STALE or LOST."""
+        return Answer(self._run("release", *_fence(lease)))
 
-    def is_lost(self) -> bool:
-        """Whether Redis no longer knows this generation."""
-        return bool(self._redis.hget(self._keys[0], "generation") != str(self._generation))
+    def bisect(self, lease: Lease, left: Task, right: Task) -> Answer:
+        """Put the halves of the task in its place: BISECTED, STALE or LOST."""
+        assert left.num_rows + right.num_rows == lease.task.num_rows, "the halves are the whole"
+        return Answer(self._run("bisect", *_fence(lease), left.to_json(), right.to_json()))
 
-    def delete(self) -> None:
-        """Remove every key of this generation."""
-        self._redis.delete(*self._keys)
+    def expire(self, worker: str) -> Answer:
+        """End the lease of a worker that is dead: EXPIRED or LOST."""
+        return Answer(self._run("expire", worker))
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        return self._scripts[name](keys=self._keys, args=[self._generation, *arguments])
+    def halt(self, why: str) -> Answer:
+        """Let nobody claim anything more: HALTED or LOST. The first reason counts."""
+        return Answer(self._run("halt", why))
+
+    def watch(self, *, extend: bool = False) -> Watched | Answer:
+        """Look at the queue, and keep its keys from expiring if ``extend``; LOST when it isn't there."""
+        reply = self._run("watch", KEY_SECONDS * 1000 if extend else "")
+        if reply[0] != Answer.WATCHED:
+            return Answer(reply[0])
+        _, now, halted, counters, beats = reply
+        heartbeats = [_heartbeat(worker, packed, int(now)) for worker, packed in _pairs(beats)]
+        return Watched(halted or None, {name: int(value) for name, value in _pairs(counters)}, heartbeats)
+
+    def committed(self) -> dict[tuple[int, int], int]:
+        """(first row, last row) → delivery of every part that was committed in this generation."""
+        marks = self._connection.whole(self._keys.key("done"))
+        split = ((int(first), mark.partition(":")) for first, mark in marks.items())
+        return {(first, int(last)): int(delivery) for first, (last, _, delivery) in split}
+
+    def close(self) -> Answer:
+        """Delete every key of the run: CLOSED, or LOST when there was nothing or a later generation, which stays."""
+        return Answer(self._run("close"))
+
+    def _run(self, script: str, *arguments: str | int) -> Any:
+        return self._connection.run(script, self._keys.of_script(script), self.generation, *arguments)
 
 
-def connect(url: str) -> Any:
-    """A client that answers within seconds.
+def _fence(lease: Lease) -> tuple[str, str, int]:
+    return lease.worker, lease.entry, lease.delivery
 
-    Raises:
-        QueueError: Redis isn't there.
-    """
-    client: Any = redis.Redis.from_url(url, decode_responses=True, socket_timeout=SOCKET_SECONDS)
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        raise QueueError(
-            f"Redis at {url.rpartition('@')[2]} doesn't answer ({error}); check DISTOX_REDIS_URL"
-        ) from error
-    return client
+
+def _heartbeat(worker: str, packed: str, now_ms: int) -> Heartbeat:
+    at_ms, beat = json.loads(packed)
+    return Heartbeat(worker, max(0.0, (now_ms - at_ms) / 1000), beat)
+
+
+def _pairs(flat: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _ms(seconds: float) -> int:
+    return math.ceil(seconds * 1000)

@@ -1,47 +1,47 @@
-"""The pool: Ray actors that work a run's queue, fed and watched by the attempt's driver.
+"""The pool: Ray actors that work a run's queue, each a ``Worker`` in a process of its own.
 
-Guarantee: the run is finished when the rows of committed parts equal the plan, never because the queue is empty; what
-an earlier attempt wrote is kept. Afterwards no key of the generation is left.
+Guarantee: a dead actor is replaced and a hung one ended by its pid, both counted as crashes of the task they held;
+actors that die again and again without any progress end the run with the reason. When ``run_pool`` returns or raises,
+no actor is left. It knows nothing of rows and parts.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from configs.schema.base import Resources
 from configs.schema.kinds import Detoxify
-from jobs.context import JobStopped, Report
-from workers.broker import Answer, Broker
-from workers.messages import Task
-from workers.sink import Sink
-from workers.source import open_source
+from jobs.context import Report
+from workers.broker import Watched
+from workers.bulk import Bulk, BulkResult, PoolError, run_bulk
+from workers.lease import Beat, why_hung
+from workers.worker import Ending, Handler, HandlerFactory, Worker, WorkerSettings
 
 log = logging.getLogger(__name__)
 
-WATCH_SECONDS = 0.25
-REPORT_SECONDS = 1.0
-MAX_DEATHS = 10
-"""Actors that may die in one attempt before it is given up."""
-
-
-class PoolError(RuntimeError):
-    """The pool can't go on; the attempt is tried again from the parts that are written."""
-
-
-@dataclass(frozen=True)
-class BulkResult:
-    """A finished dump."""
-
-    rows: int
-    counts: Mapping[str, int]
-    """Rows by status."""
-    manifest: Path
-    merged: Path | None
+PLACE_SECONDS = 180.0
+"""The scheduler has seen room for the pool; Ray must give it to one actor by then."""
+LOAD_SECONDS = 600.0
+"""How long an actor may load its model before it counts as hung."""
+MAX_LOAD_FAILURES = 3
+"""Actors in a row that may fail before any of them has worked."""
+MAX_DEATHS = 12
+"""Actors in a row, besides one for each worker, that may die without a commit or a bisection between: a row that kills
+its worker takes a handful to be found."""
+BYTES_PER_GB = 1_000_000_000
+_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 def run_pool(
@@ -54,147 +54,258 @@ def run_pool(
     output: Path,
     report: Report,
     should_stop: Callable[[], bool],
+    make_handler: HandlerFactory | None = None,
 ) -> BulkResult:
-    """Detoxify the spec's input into ``output``.
+    """Detoxify the spec's input into ``output``; this process must be connected to Ray.
+
+    Args:
+        spec: resolved.
+        run: id of the run; names its keys in Redis.
+        epoch: of the attempt; names its manifest.
+        next_generation: a number that is higher than all it gave before to any attempt of the run.
+        redis_url: as the actors reach it too.
+        output: folder of the run, the same for all its attempts: what an earlier one committed is kept.
+        report: gets live figures about once a second.
+        should_stop: looked at many times a second.
+        make_handler: what the actors call for the rows; the spec's model when left out.
 
     Raises:
-        SourceError: the input can't be used.
-        JobStopped: ``should_stop`` said so.
-        PoolError: actors die again and again, or Redis lost the queue.
+        SourceError: the input can't be used, or has changed since it was planned.
+        ValueError: the model can't be used.
+        JobStopped: ``should_stop`` said so; what is committed is kept.
+        QueueUnreachable, SinkError, PoolError: Redis, the disk or the workers gave out; what is committed is kept.
     """
-    source = open_source(spec.input)
-    sink = Sink(output, source, spec.rows.format)
-    plan = list(source.plan(spec.queue.rows_per_task))
-    generation = next_generation()
-    broker = Broker(redis_url, run, generation)
-    done = {(part.first_row, part.last_row) for part in sink.parts()}
-    todo = [task for task in plan if (task.first_row, task.last_row) not in done]
-    try:
-        broker.open()
-        pool = _Pool(spec, run, generation, redis_url, output)
-        try:
-            _watch(pool, broker, todo, plan, spec, report, should_stop)
-        finally:
-            pool.end()
-    finally:
-        broker.delete()
-    source.check_unchanged()
-    parts = sink.parts()
-    if [(part.first_row, part.last_row) for part in parts] != [(task.first_row, task.last_row) for task in plan]:
-        raise PoolError("the parts don't cover the plan; the attempt is tried again")
-    manifest = sink.finish(parts, epoch=epoch)
-    counts: Counter[str] = Counter()
-    for part in parts:
-        counts.update(part.counts)
-    merged = sink.merge(parts, epoch=epoch) if spec.rows.merge else None
-    return BulkResult(counts.total(), dict(counts), manifest, merged)
+    asked = spec.resources
+    make_handler = make_handler or functools.partial(load_detoxifier, spec.model_dump(mode="json"), asked.cpus)
+    queue = spec.queue
+
+    def settings_of(name: str) -> WorkerSettings:
+        return WorkerSettings(run, name, redis_url, output, spec.rows.format, queue.task_time_limit_seconds)
+
+    crew = RayCrew(
+        asked,
+        settings_of,
+        make_handler,
+        lease_seconds=queue.lease_seconds,
+        task_seconds=queue.task_time_limit_seconds,
+    )
+    bulk = Bulk(run, epoch, output, spec.input, spec.rows, queue)
+    return run_bulk(
+        bulk, crew, redis_url=redis_url, next_generation=next_generation, report=report, should_stop=should_stop
+    )
 
 
-class _Pool:
-    """The actors; a dead one is replaced."""
+def load_detoxifier(spec: Mapping[str, Any], num_threads: int) -> Handler:
+    """The model of a detoxify spec, loaded in this process."""
+    from configs.load import validate_spec
+    from jobs.detoxify import Detoxifier
 
-    def __init__(self, spec: Detoxify, run: str, generation: int, redis_url: str, output: Path) -> None:
-        import ray
+    loaded = validate_spec(dict(spec))
+    assert isinstance(loaded, Detoxify), "a pool works for detoxify specs"
+    return Detoxifier.load(loaded, num_threads=num_threads).rewrite
 
-        options = {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus, "max_concurrency": 2}
-        remote: Any = ray.remote
-        self._actor = remote(**options)(_Actor)
-        self._arguments = (spec.model_dump(mode="json"), generation, run, redis_url, str(output))
-        self._running: dict[Any, Any] = {}
-        self._deaths = 0
-        self._started = 0
-        for _ in range(spec.resources.num_workers):
-            self._start()
 
-    def check(self) -> None:
-        """Replace the dead.
+class PoolWorker:
+    """The actor. Ray gives it its own process and calls its methods in that process's main thread."""
+
+    def home(self) -> tuple[int, str]:
+        """Its pid and node."""
+        return os.getpid(), ray.get_runtime_context().get_node_id()
+
+    def work(self, settings: WorkerSettings, make_handler: HandlerFactory) -> Ending:
+        """Work until the run is over."""
+        logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
+        worker = Worker(settings, make_handler)
+        worker.drain_on_sigterm()
+        return worker.run()
+
+
+@dataclass
+class _Member:
+    """One actor, as the driver sees it."""
+
+    name: str
+    actor: Any
+    home: Any
+    """Reference to (pid, node); answered once the actor is placed."""
+    working: Any
+    """Reference to its ending."""
+    started_at: float
+    place: tuple[int, str] | None = None
+    placed_at: float = 0.0
+    has_beaten: bool = False
+
+
+class RayCrew:
+    """The actors of one run."""
+
+    def __init__(
+        self,
+        asked: Resources,
+        settings_of: Callable[[str], WorkerSettings],
+        make_handler: HandlerFactory,
+        *,
+        lease_seconds: float,
+        task_seconds: float,
+    ) -> None:
+        self._asked, self._settings_of, self._make_handler = asked, settings_of, make_handler
+        self._lease_seconds, self._task_seconds = lease_seconds, task_seconds
+        self._members: dict[str, _Member] = {}
+        self._progress = -1
+        self._num_deaths = 0
+        self._has_worked = False
+
+    def start(self) -> None:
+        """Ask Ray for all actors, unless that was done."""
+        while len(self._members) < self._asked.num_workers:
+            self._spawn()
+
+    def tend(self, watched: Watched, *, settled_seconds: float) -> Sequence[str]:
+        """Replace the dead, end the hung; the names of both.
 
         Raises:
-            PoolError: too many died, or Redis lost the queue.
+            PoolError: they die again and again, or Ray has no room.
+            ValueError: the handler can't be loaded, and the spec is to blame.
         """
-        import ray
+        if watched.progress != self._progress:
+            self._progress, self._num_deaths = watched.progress, 0
+        self._note(watched)
+        gone = [*self._reap(), *self._end_hung(watched, settled_seconds)]
+        self.start()
+        return gone
 
-        ended, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+    def end(self, grace_seconds: float) -> None:
+        """Let the actors return for so long, then end them."""
+        working = {member.working: member for member in self._members.values() if member.place is not None}
+        ended = ray.wait(list(working), num_returns=len(working), timeout=grace_seconds)[0] if working else []
         for reference in ended:
-            self._running.pop(reference)
-            try:
-                answer = ray.get(reference)
-            except ray.exceptions.RayActorError as error:
-                self._deaths += 1
-                if self._deaths > MAX_DEATHS:
-                    raise PoolError(f"{self._deaths} workers died, the last: {error}") from error
-                log.warning("a worker died; another takes its place")
-                self._start()
-            except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
-            else:
-                if answer == Answer.LOST:
-                    raise PoolError("Redis lost the queue; the attempt is tried again from its parts")
+            self._drop(working[reference])
+        for member in list(self._members.values()):
+            self._end_process(member)
 
-    def end(self) -> None:
-        """End every actor; what it held is claimed again or covered by its part."""
-        import ray
+    def _spawn(self) -> None:
+        name = uuid.uuid4().hex[:12]
+        options: dict[str, Any] = {"num_cpus": self._asked.cpus, "num_gpus": self._asked.gpus, "max_restarts": 0}
+        if self._asked.memory_gb is not None:
+            options["memory"] = int(self._asked.memory_gb * BYTES_PER_GB)
+        if self._asked.gpu_type is not None:
+            options["accelerator_type"] = self._asked.gpu_type
+        remote: Any = ray.remote(PoolWorker)
+        actor = remote.options(**options).remote()
+        home, working = actor.home.remote(), actor.work.remote(self._settings_of(name), self._make_handler)
+        self._members[name] = _Member(name, actor, home, working, time.monotonic())
 
-        for actor in self._running.values():
-            ray.kill(actor)
-        self._running.clear()
+    def _note(self, watched: Watched) -> None:
+        """Take in what is new: who was placed, who works."""
+        now = time.monotonic()
+        for member in self._members.values():
+            if member.place is None and ray.wait([member.home], timeout=0)[0]:
+                member.place, member.placed_at = _value_or_none(member.home), now
+        for heartbeat in watched.heartbeats:
+            if (known := self._members.get(heartbeat.worker)) is not None:
+                known.has_beaten = self._has_worked = True
+        waiting = [now - member.started_at for member in self._members.values() if member.place is None]
+        if len(waiting) == len(self._members) and waiting and min(waiting) > PLACE_SECONDS:
+            raise PoolError(
+                f"Ray had no room for a worker ({self._asked.cpus} CPUs, {self._asked.gpus:g} GPUs) in "
+                f"{PLACE_SECONDS:.0f} s; ask for less in resources, or add nodes"
+            )
 
-    def _start(self) -> None:
-        actor = self._actor.remote(*self._arguments)
-        self._started += 1
-        self._running[actor.run.remote(f"worker-{self._started}")] = actor
+    def _reap(self) -> list[str]:
+        working = {member.working: member for member in self._members.values()}
+        ended, _ = ray.wait(list(working), num_returns=len(working), timeout=0)
+        names = []
+        for reference in ended:
+            member = working[reference]
+            self._drop(member)
+            names.append(member.name)
+            reason = _why_ended(reference)
+            if reason is not None:
+                self._count_death(member, reason)
+        return names
 
+    def _end_hung(self, watched: Watched, settled_seconds: float) -> list[str]:
+        beats = {heartbeat.worker: heartbeat for heartbeat in watched.heartbeats}
+        names = []
+        for member in list(self._members.values()):
+            heartbeat = beats.get(member.name)
+            reason = ""
+            if heartbeat is not None and settled_seconds > self._lease_seconds:
+                reason = why_hung(
+                    Beat.from_json(heartbeat.beat),
+                    heartbeat.age_seconds,
+                    lease_seconds=self._lease_seconds,
+                    task_seconds=self._task_seconds,
+                )
+            elif heartbeat is None and member.has_beaten and settled_seconds > self._lease_seconds:
+                reason = "no heartbeat since the queue was rebuilt"
+            elif heartbeat is None and member.place is not None and not member.has_beaten:
+                waited = min(time.monotonic() - member.placed_at, settled_seconds)
+                reason = f"not working after {waited:.0f} s" if waited > LOAD_SECONDS else ""
+            if reason:
+                self._end_process(member)
+                names.append(member.name)
+                self._count_death(member, f"hung ({reason})")
+        return names
 
-class _Actor:
-    """One worker in a process of Ray's, the model loaded once."""
+    def _count_death(self, member: _Member, reason: str) -> None:
+        self._num_deaths += 1
+        log.warning("worker %s ended: %s", member.name, reason)
+        allowed = MAX_DEATHS + self._asked.num_workers if self._has_worked else MAX_LOAD_FAILURES - 1
+        if self._num_deaths > allowed:
+            raise PoolError(f"{self._num_deaths} workers ended in a row, the last: {reason}")
 
-    def __init__(self, spec: dict[str, Any], generation: int, run: str, redis_url: str, output: str) -> None:
-        from configs.load import validate_spec
-        from jobs.detoxify import Detoxifier
-        from workers.worker import Worker
+    def _drop(self, member: _Member) -> None:
+        """Let go of an actor that has ended, or wasn't placed."""
+        self._members.pop(member.name, None)
+        ray.kill(member.actor, no_restart=True)
 
-        loaded = validate_spec(spec)
-        assert isinstance(loaded, Detoxify), "the pool sends its own spec"
-        source = open_source(loaded.input)
-        sink = Sink(Path(output), source, loaded.rows.format)
-        detoxifier = Detoxifier.load(loaded, num_threads=loaded.resources.cpus)
-        broker = Broker(redis_url, run, generation)
-        self._worker = Worker(broker, source, sink, detoxifier.rewrite, generation=generation, queue=loaded.queue)
-
-    def run(self, name: str) -> str:
-        """Work until the queue is deleted."""
-        return str(self._worker.run(name, lambda: False))
-
-
-def _watch(
-    pool: _Pool,
-    broker: Broker,
-    todo: list[Task],
-    plan: list[Task],
-    spec: Detoxify,
-    report: Report,
-    should_stop: Callable[[], bool],
-) -> None:
-    """Feed the queue and report until every row of ``todo`` is committed."""
-    total, goal = sum(task.num_rows for task in plan), sum(task.num_rows for task in todo)
-    waiting, began, reported = list(reversed(todo)), time.monotonic(), 0.0
-    while True:
-        if should_stop():
-            raise JobStopped
-        while waiting and broker.put(waiting[-1], max_rows=spec.queue.max_rows_queued) is Answer.OK:
-            waiting.pop()
-        counters = broker.counters()
-        done, seconds = counters.get("done", 0), time.monotonic() - began
-        if time.monotonic() - reported > REPORT_SECONDS or done >= goal:
-            reported = time.monotonic()
-            rate = done / seconds
-            figures = {"rows_done": float(total - goal + done), "rows_total": float(total), "rows_per_second": rate}
-            figures["rows_quarantined"] = float(counters.get("quarantined", 0))
-            figures["share_done"] = (total - goal + done) / max(total, 1)
-            report(figures | ({"eta_seconds": (goal - done) / rate} if rate else {}), total - goal + done)
-        if done >= goal:
+    def _end_process(self, member: _Member) -> None:
+        """End an actor, whatever it is at: by its pid, because a stopped process hears nobody."""
+        self._drop(member)
+        place = member.place or (_value_or_none(member.home) if ray.wait([member.home], timeout=0)[0] else None)
+        if place is None:
             return
-        if broker.is_lost():
-            raise PoolError("Redis lost the queue; the attempt is tried again from its parts")
-        pool.check()
-        time.sleep(WATCH_SECONDS)
+        pid, node = place
+        if node == ray.get_runtime_context().get_node_id():
+            end_process(pid)
+        else:
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            ender: Any = ray.remote(end_process)
+            ender.options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(pid)
+
+
+def end_process(pid: int) -> None:
+    """End a process of this machine that is an actor of ours, if it is still there."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return
+    # A pid may have gone to another process meanwhile; Ray titles an actor's process with its class.
+    if PoolWorker.__name__.encode() in command:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _value_or_none(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError:
+        return None
+
+
+def _why_ended(reference: Any) -> str | None:
+    """Why an actor's work ended; None when it was asked to.
+
+    Raises:
+        ValueError: the spec is to blame: trying again is no use.
+    """
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, ValueError):
+            raise cause from None
+        return " ".join(f"{type(cause).__name__}: {cause}".split())
+    except ray.exceptions.RayError as error:
+        return " ".join(str(error).split())[:400]
+    return None

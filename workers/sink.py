@@ -1,149 +1,199 @@
-"""Writes the output: immutable parts with sidecars, a manifest that names them in order, and one merged file.
+"""The output of a run: immutable part files for row ranges, each with a sidecar that says what it holds.
 
-Guarantee: a part and then its sidecar are on the disk before its task is committed; a part's name holds its fence, so
-that two holders of one task never write the same file; every row is in exactly one part that the manifest names.
+Guarantee: when ``write`` returns, part and sidecar are durable; a sidecar with the checksum of its part is the proof
+that the range is whole, whatever Redis remembers. A part's name carries its fence, so no two deliveries share a file.
+It knows nothing of the queue.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from jobs.detoxify import Rewrite
+from workers.durable import sync_folder, write_durably
 from workers.messages import Task
-from workers.source import DELIMITERS, Source, SourceError
+from workers.records import cell, encode_row
+from workers.source import ADDED_COLUMNS, Row, Source, SourceError
 
-TEXT_COLUMN, STATUS_COLUMN = "detoxified", "distox_status"
+VERSION = 1
+"""Of the sidecar."""
+FOLDER = "parts"
+QUARANTINED = "quarantined"
+
+
+class Rewritten(Protocol):
+    """The outcome of one row; ``jobs.detoxify.Rewrite`` is one."""
+
+    @property
+    def text(self) -> str | None:
+        """The new text; None when quarantined."""
+
+    @property
+    def status(self) -> str:
+        """What became of the row."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was flagged or quarantined; holds no text of the comment."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """The outcome of a row that has none."""
+
+    reason: str
+    text: None = None
+    status: str = QUARANTINED
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a sidecar says of a part."""
+    """What a sidecar says of its part."""
 
     file: str
     first_row: int
     last_row: int
+    offset: int
+    length: int
+    """Bytes of the input that hold the rows: the borders that are left when a task was bisected."""
     generation: int
     delivery: int
-    counts: dict[str, int]
+    counts: Mapping[str, int]
+    """Rows by status."""
+    reasons: Sequence[tuple[int, str, str]]
+    """(row, status, reason) of every flagged and quarantined row."""
+    num_bytes: int
+    header_bytes: int
+    """The header at the part's beginning, left out when parts are joined."""
     sha256: str
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the part."""
+        return self.last_row - self.first_row + 1
+
+    @property
+    def sidecar(self) -> str:
+        """Name of the small file beside it."""
+        return sidecar_name(self.file)
 
 
 class Sink:
-    """The output folder of one run."""
+    """Writes the parts of one run into ``output/parts``."""
 
-    def __init__(self, folder: Path, source: Source, output_format: str) -> None:
-        taken = {TEXT_COLUMN, STATUS_COLUMN} & set(source.columns)
-        if taken:
-            raise SourceError(f"input.path = {source.path} has the column {', '.join(taken)} already; rename it")
-        self.folder = folder
-        self._source = source
-        self.format = source.format if output_format == "input" else output_format
-        self._columns = (*source.columns, TEXT_COLUMN, STATUS_COLUMN)
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, output: Path, source: Source, asked_format: str) -> None:
+        """Prepare the folder.
 
-    def write_part(
-        self, task: Task, rows: Sequence[dict[str, Any]], rewrites: Sequence[Rewrite], *, generation: int, delivery: int
-    ) -> Part:
-        """Write a part and its sidecar, durably.
+        Args:
+            output: folder of the run.
+            source: whose columns are kept.
+            asked_format: ``csv``, ``tsv``, ``jsonl``, or ``input`` for the source's.
 
         Raises:
-            OSError: the disk is full or the folder can't be written.
+            SourceError: the columns can't be kept in that format.
         """
-        done = [
-            {**row, TEXT_COLUMN: rewrite.text, STATUS_COLUMN: str(rewrite.status)}
-            for row, rewrite in zip(rows, rewrites, strict=True)
-        ]
-        data = self._encode(done).encode("utf-8")
-        stem = f"part-{task.first_row:09d}-{task.last_row:09d}-g{generation}-d{delivery}"
-        counts = Counter(str(rewrite.status) for rewrite in rewrites)
+        self.kind = source.kind if asked_format == "input" else asked_format
+        self.folder = output / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._source = source
+        self._line_end = source.line_end if self.kind == source.kind else "\n"
+        if self.kind == "jsonl" and len(set(source.columns)) < len(source.columns):
+            twice = next(name for name in source.columns if source.columns.count(name) > 1)
+            raise SourceError(f"rows.format = jsonl can't hold the column {twice!r} of {source.path} twice; rename one")
+
+    def header(self) -> bytes:
+        """The first line of a file in this format; nothing for JSONL."""
+        if self.kind == "jsonl":
+            return b""
+        return encode_row([*self._source.columns, *ADDED_COLUMNS], self.kind, self._line_end)
+
+    def write(
+        self, task: Task, rows: Sequence[Row], outcomes: Sequence[Rewritten], *, generation: int, delivery: int
+    ) -> Part:
+        """Make the part of a task durable, then its sidecar, and say what it holds. Repeating it changes nothing.
+
+        Raises:
+            SinkError: the disk is full or fails; no half of a file is left.
+        """
+        header = self.header()
+        lines = [self._line(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
+        data = b"".join([header, *lines])
+        name = part_name(task.first_row, task.last_row, generation, delivery, self.kind)
         part = Part(
-            f"{stem}.{self.format}", task.first_row, task.last_row, generation, delivery, dict(counts), _sha256(data)
+            file=name,
+            first_row=task.first_row,
+            last_row=task.last_row,
+            offset=task.offset,
+            length=task.length,
+            generation=generation,
+            delivery=delivery,
+            counts=dict(Counter(str(outcome.status) for outcome in outcomes)),
+            reasons=[
+                (row.number, str(outcome.status), outcome.reason)
+                for row, outcome in zip(rows, outcomes, strict=True)
+                if outcome.reason is not None
+            ],
+            num_bytes=len(data),
+            header_bytes=len(header),
+            sha256=hashlib.sha256(data).hexdigest(),
         )
-        _write_durably(self.folder / part.file, data)
-        _write_durably(self.folder / f"{stem}.json", json.dumps(asdict(part)).encode())
+        write_durably(self.folder / name, data)
+        sidecar = json.dumps({"version": VERSION, **asdict(part)}, separators=(",", ":")).encode()
+        write_durably(self.folder / part.sidecar, sidecar)
+        sync_folder(self.folder)
         return part
 
-    def parts(self) -> list[Part]:
-        """The valid part of each row range with the highest fence, in row order."""
-        best: dict[tuple[int, int], Part] = {}
-        for sidecar in self.folder.glob("part-*.json"):
-            part = self._read_sidecar(sidecar)
-            if part is None:
-                continue
-            key = part.first_row, part.last_row
-            if key not in best or (best[key].generation, best[key].delivery) < (part.generation, part.delivery):
-                best[key] = part
-        return [best[key] for key in sorted(best)]
+    def _line(self, row: Row, outcome: Rewritten) -> bytes:
+        text, status = outcome.text, str(outcome.status)
+        if self.kind == "jsonl":
+            values = row.values
+            kept = values if isinstance(values, Mapping) else dict(zip(self._source.columns, values, strict=True))
+            added = dict(zip(ADDED_COLUMNS, (text, status), strict=True))
+            return encode_row({**kept, **added}, self.kind, self._line_end)
+        return encode_row([*self._cells(row), "" if text is None else text, status], self.kind, self._line_end)
 
-    def finish(self, parts: Iterable[Part], *, epoch: int) -> Path:
-        """Write the manifest, then delete the parts that it doesn't name."""
-        named = list(parts)
-        file = self.folder / f"_manifest-a{epoch}.json"
-        _write_durably(file, json.dumps({"version": 1, "parts": [asdict(part) for part in named]}, indent=1).encode())
-        keep = {Path(part.file).stem for part in named}
-        for path in self.folder.glob("part-*"):
-            if path.stem not in keep:
-                path.unlink()
-        return file
-
-    def merge(self, parts: Iterable[Part], *, epoch: int) -> Path:
-        """One file of all parts in order; it appears whole or not at all."""
-        target = self.folder / f"{self._source.path.stem}.detoxified.{self.format}"
-        temporary = self.folder / f".{target.name}-a{epoch}"
-        with temporary.open("wb") as stream:
-            if self.format in DELIMITERS:
-                stream.write(self._header().encode("utf-8"))
-            for part in parts:
-                stream.write((self.folder / part.file).read_bytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-        return target
-
-    def _read_sidecar(self, sidecar: Path) -> Part | None:
-        """What it says, when it is whole and its part is too."""
-        try:
-            part = Part(**json.loads(sidecar.read_text("utf-8")))
-            return part if _sha256((self.folder / part.file).read_bytes()) == part.sha256 else None
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def _header(self) -> str:
-        stream = io.StringIO(newline="")
-        csv.writer(stream, delimiter=DELIMITERS[self.format]).writerow(self._columns)
-        return stream.getvalue()
-
-    def _encode(self, rows: Sequence[dict[str, Any]]) -> str:
-        if self.format == "jsonl":
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        stream = io.StringIO(newline="")
-        writer = csv.DictWriter(
-            stream, self._columns, delimiter=DELIMITERS[self.format], extrasaction="ignore", restval=""
-        )
-        writer.writerows(rows)
-        return stream.getvalue()
+    def _cells(self, row: Row) -> Iterable[str]:
+        if isinstance(row.values, Mapping):
+            return (cell(row.values.get(name)) for name in self._source.columns)
+        return row.values
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def part_name(first_row: int, last_row: int, generation: int, delivery: int, kind: str) -> str:
+    """The name of a part; it sorts by rows."""
+    return f"part-{first_row:010d}-{last_row:010d}-g{generation}-d{delivery}.{kind}"
 
 
-def _write_durably(file: Path, data: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    descriptor = os.open(file.parent, os.O_RDONLY)
+def sidecar_name(part: str) -> str:
+    """The name of a part's sidecar. A part in JSONL has another ending, so the two never clash."""
+    return f"{part.rpartition('.')[0]}.json"
+
+
+def read_part(folder: Path, sidecar: str) -> Part | None:
+    """What a sidecar says, when it is whole and its part has the bytes that it says; else None."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        data = json.loads((folder / sidecar).read_bytes())
+        if data.pop("version") != VERSION:
+            return None
+        part = Part(**data)
+        return part if _matches(folder / part.file, part) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def read_parts(folder: Path) -> Iterator[Part]:
+    """Every whole part in a folder, in no order."""
+    for sidecar in folder.glob("part-*.json"):
+        part = read_part(folder, sidecar.name)
+        if part is not None:
+            yield part
+
+
+def _matches(file: Path, part: Part) -> bool:
+    with file.open("rb") as stream:
+        digest: Any = hashlib.file_digest(stream, "sha256")
+    return file.stat().st_size == part.num_bytes and digest.hexdigest() == part.sha256
