@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import logging
 import random
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ MAX_CELL_CHARACTERS = 10_000_000
 """A cell above the csv module's own 131,072 characters is still text."""
 
 Row = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
@@ -59,11 +63,11 @@ def load_pairs(dataset: Dataset) -> PairSplits:
 
         return split_rows(sample_rows(), dataset, origin="the sample")
     path = Path(dataset.name)
-    if (path / PREPARED_FILE).is_file():
+    if _is_file(path / PREPARED_FILE):
         return _limit(read_pairs(path), dataset)
-    if path.is_file():
+    if _is_file(path):
         return split_rows(_read_file(path), dataset, origin=str(path))
-    if path.is_dir():
+    if _is_dir(path):
         raise DataError(
             f"dataset.name = {path}: no {PREPARED_FILE} in this folder; give a folder that prepare wrote, or a file"
         )
@@ -77,35 +81,36 @@ def load_pairs(dataset: Dataset) -> PairSplits:
 def split_rows(rows: Iterable[Row], dataset: Dataset, *, origin: str) -> PairSplits:
     """Gather rows into pairs, by distinct source, and split them as the dataset says.
 
-    Rows without a source or without any rewrite are left out. Rewrites of one source are joined in their order.
+    Rows without a source or without any rewrite are left out. Rewrites of one source are joined in their order. A
+    column is there when one row has it: the lines of a JSONL file may leave out what is empty. A source that a split
+    column puts into several splits stays in the first, with a warning.
 
     Raises:
         DataError: a column is missing, there is no pair at all, or the split column holds an unknown name.
     """
     columns = (dataset.target_column,) if isinstance(dataset.target_column, str) else dataset.target_column
+    present: dict[str, None] = {}
     targets: dict[str, dict[str, None]] = {}
-    assigned: dict[str, str] = {}
-    checked = False
+    places: dict[str, list[Any]] = {}
     for row in rows:
-        if not checked:
-            _check_columns(row, dataset, columns, origin)
-            checked = True
+        present.update(dict.fromkeys(row))
         source = _text(row.get(dataset.source_column))
         rewrites = [text for column in columns if (text := _text(row.get(column)))]
         if not source or not rewrites:
             continue
         targets.setdefault(source, {}).update(dict.fromkeys(rewrites))
         if dataset.split.column is not None:
-            assigned.setdefault(source, _split_name(row.get(dataset.split.column), dataset, origin))
+            places.setdefault(source, []).append(row.get(dataset.split.column))
+    if present:
+        _check_columns([name for name in present if isinstance(name, str)], dataset, columns, origin)
     if not targets:
         raise DataError(
             f"{origin}: no pair in it (empty, or no row has both source and rewrite); give a dataset with rows"
         )
     pairs = [Pair(source, tuple(rewrites)) for source, rewrites in targets.items()]
-    if dataset.split.column is not None:
-        ready = PairSplits(*(tuple(pair for pair in pairs if assigned[pair.source] == name) for name in SPLITS))
-        return _limit(_take_validation(ready, dataset) if not ready.validation else ready, dataset)
-    return _draw_split(pairs, dataset)
+    if dataset.split.column is None:
+        return _draw_split(pairs, dataset)
+    return _limit(_take_split(pairs, places, dataset, origin), dataset)
 
 
 def write_pairs(splits: PairSplits, folder: Path, *, about: Mapping[str, Any]) -> None:
@@ -128,14 +133,19 @@ def read_pairs(folder: Path) -> PairSplits:
         DataError: it is of another version or a file of it is broken.
     """
     try:
-        version = json.loads((folder / PREPARED_FILE).read_text("utf-8"))["version"]
-        if version != FORMAT_VERSION:
+        about = json.loads((folder / PREPARED_FILE).read_text("utf-8"))
+        if about["version"] != FORMAT_VERSION:
             raise DataError(
-                f"{folder}: prepared in format {version}, this is format {FORMAT_VERSION}; prepare it again"
+                f"{folder}: prepared in format {about['version']}, this is format {FORMAT_VERSION}; prepare it again"
             )
-        return PairSplits(*(tuple(_read_split(folder / f"{name}.jsonl")) for name in SPLITS))
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise DataError(f"{folder}: a broken prepared dataset ({error}); prepare it again") from error
+        splits = PairSplits(*(tuple(_read_split(folder / f"{name}.jsonl")) for name in SPLITS))
+        counts = {name: len(getattr(splits, name)) for name in SPLITS}
+        whole = about["counts"] == counts
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{folder}: a broken prepared dataset ({_one_line(error)}); prepare it again") from error
+    if not whole:
+        raise DataError(f"{folder}: a broken prepared dataset (pairs are missing); prepare it again")
+    return splits
 
 
 def looks_local(name: str) -> bool:
@@ -154,6 +164,17 @@ def _draw_split(pairs: list[Pair], dataset: Dataset) -> PairSplits:
     return _take_validation(splits, dataset)
 
 
+def _take_split(
+    pairs: Sequence[Pair], places: Mapping[str, Sequence[Any]], dataset: Dataset, origin: str
+) -> PairSplits:
+    """The split that the dataset brings; where it has no validation, that is taken from train."""
+    names = {source: [_split_name(value, dataset, origin) for value in values] for source, values in places.items()}
+    if straddling := sum(len(set(found)) > 1 for found in names.values()):
+        logger.warning("%s: %s sources are in several splits; each stays in its first alone", origin, straddling)
+    ready = PairSplits(*(tuple(pair for pair in pairs if names[pair.source][0] == name) for name in SPLITS))
+    return ready if ready.validation else _take_validation(ready, dataset)
+
+
 def _take_validation(splits: PairSplits, dataset: Dataset) -> PairSplits:
     """Move a share of train to validation, drawn by the seed."""
     num_validation = round(len(splits.train) * dataset.validation)
@@ -164,21 +185,24 @@ def _take_validation(splits: PairSplits, dataset: Dataset) -> PairSplits:
 
 
 def _limit(splits: PairSplits, dataset: Dataset) -> PairSplits:
-    """Keep at most ``limit`` sources, each split in its proportion and at least one of what there was."""
+    """Draw ``limit`` sources by the seed, of each split its share, rounded, and one at least; their order stays."""
     total = sum(len(getattr(splits, name)) for name in SPLITS)
     if dataset.limit is None or dataset.limit >= total:
         return splits
     share = dataset.limit / total
-    return PairSplits(
-        *(part[: max(1, round(len(part) * share))] for part in (splits.train, splits.validation, splits.test))
-    )
+    chance = random.Random(dataset.split.seed)  # noqa: S311
+
+    def drawn(part: Sequence[Pair]) -> tuple[Pair, ...]:
+        size = min(len(part), max(1, round(len(part) * share)))
+        return tuple(part[index] for index in sorted(chance.sample(range(len(part)), size)))
+
+    return PairSplits(*(drawn(getattr(splits, name)) for name in SPLITS))
 
 
-def _check_columns(row: Row, dataset: Dataset, targets: Sequence[str], origin: str) -> None:
+def _check_columns(present: Sequence[str], dataset: Dataset, targets: Sequence[str], origin: str) -> None:
     wanted = {"source_column": [dataset.source_column], "target_column": list(targets)}
     if dataset.split.column is not None:
         wanted["split.column"] = [dataset.split.column]
-    present = [str(key) for key in row if key is not None]
     for field, names in wanted.items():
         for name in names:
             if name not in present:
@@ -204,6 +228,8 @@ def _read_split(file: Path) -> Iterator[Pair]:
     with file.open(encoding="utf-8") as stream:
         for line in stream:
             data = json.loads(line)
+            if not isinstance(data["targets"], list):
+                raise TypeError("targets is no list")
             yield Pair(data["source"], tuple(data["targets"]))
 
 
@@ -227,7 +253,8 @@ def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         try:
-            yield from csv.DictReader(stream, delimiter=delimiter)
+            # Strict: a quote that is never closed would else swallow the rest of the file as one cell.
+            yield from csv.DictReader(stream, delimiter=delimiter, strict=True)
         except csv.Error as error:
             raise DataError(f"dataset.name = {path}: broken near a record ({error}); check its quoting") from error
 
@@ -239,11 +266,23 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 continue
             try:
                 data = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"dataset.name = {path}: line {number} is not JSON ({error.msg}); mend it") from error
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataError(
+                    f"dataset.name = {path}: line {number} is not JSON ({_one_line(error)}); mend it"
+                ) from error
             if not isinstance(data, dict):
                 raise DataError(f"dataset.name = {path}: line {number} is no JSON object; write one object a line")
+            if "\\ud" in line.lower() and not _is_encodable(data):
+                raise DataError(f"dataset.name = {path}: line {number} holds half a character (a lone \\ud…); mend it")
             yield data
+
+
+def _is_encodable(data: Row) -> bool:
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -251,11 +290,15 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"dataset.name = {path}: not a Parquet file; check it") from error
-    for batch in file.iter_batches():
-        yield from batch.to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except PermissionError:
+        raise
+    except (pyarrow.ArrowException, OSError) as error:  # a damaged page is an OSError without a number
+        raise DataError(
+            f"dataset.name = {path}: not a whole Parquet file ({_one_line(error)}); write it again"
+        ) from error
 
 
 _READERS = {
@@ -266,24 +309,49 @@ _READERS = {
 }
 
 
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(_mode(path))
+
+
+def _is_dir(path: Path) -> bool:
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    """What stands there; 0 for nothing, or for a name that no file can have (too long, with a zero byte)."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
 def _names_beside(path: Path) -> list[str]:
-    return [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        return [item.name for item in path.parent.iterdir()]
+    except OSError:
+        return []
 
 
 def _read_hub(name: str) -> Iterator[Row]:
-    """Every row of every split of a hub dataset: the split is ours, so that it is by distinct source."""
+    """Every row of every split of a hub dataset: the split is ours, so that it is by distinct source.
+
+    Without a network a copy that was loaded before is used, after the library's own attempts to reach the hub.
+    """
     import datasets
+    import httpx
 
     from jobs.hub import is_hub_reachable
 
-    if not is_hub_reachable():
+    *owner, repository = name.split("/")
+    cached = "___".join([*owner, datasets.naming.camelcase_to_snakecase(repository)])
+    if not _is_dir(Path(datasets.config.HF_DATASETS_CACHE) / cached) and not is_hub_reachable():
         raise DataError(
             f"dataset.name = {name!r}: not a local file, and the hub can't be reached; check the network, "
             "give a local file, or use the embedded corpus: name: sample"
         )
     try:
         loaded = datasets.load_dataset(name)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"dataset.name = {name!r}: not a local file, and the hub doesn't give it ({_one_line(error)}); "
             "check the name, or use the embedded corpus: name: sample"

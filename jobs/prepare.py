@@ -21,7 +21,9 @@ def run(spec: Prepare, context: JobContext) -> JobResult:
         JobStopped: ``should_stop`` said so between two parts.
     """
     splits, artifacts = _load(spec, context)
-    about: dict[str, Any] = {"origin": spec.dataset.name, "split": spec.dataset.split.model_dump(mode="json")}
+    dataset = spec.dataset.model_dump(mode="json")
+    kept = ("prefix", "source_column", "target_column", "split", "validation", "limit")
+    about: dict[str, Any] = {"origin": spec.dataset.name, **{name: dataset[name] for name in kept}}
     write_pairs(splits, context.output / "dataset", about=about)
     counts = {f"num_{name}": len(getattr(splits, name)) for name in ("train", "validation", "test")}
     summaries = [Summary(metric, value) for metric, value in counts.items()]
@@ -48,6 +50,7 @@ def run(spec: Prepare, context: JobContext) -> JobResult:
             seed=spec.dataset.split.seed,
             num_threads=context.num_threads,
             report=context.report,
+            should_stop=context.should_stop,
         )
         artifacts["judges"] = "judges"
     return JobResult({"dataset": "dataset", **artifacts}, tuple(summaries))
