@@ -1,73 +1,25 @@
 """Loads a spec from YAML or JSON, or says what is wrong with it: one message per fault, with field, value and remedy.
 
-Imports neither torch nor ray: a wrong spec is answered before they would have been loaded.
+All faults of a spec are told at once; a rule about several fields is asked when each of them alone is right. Imports
+neither torch nor ray: a wrong spec is answered before they would have been loaded.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from configs.schema.kinds import KINDS, SPEC, AnySpec
+from configs.faults import Fault, SpecError, did_you_mean, faults_of, short
+from configs.parsing import MAX_SPEC_BYTES, parse_text, unusable_values
+from configs.schema.kinds import KINDS, SPEC, AnySpec, Spec
+from configs.schema.references import broken_references
 
-MAX_SPEC_BYTES = 1_000_000
-"""A spec is written by hand; more than this is a mistake (a dataset given as a spec)."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong with a spec."""
-
-    field: str
-    value: str
-    message: str
-    remedy: str
-
-    def __str__(self) -> str:
-        """One line for people."""
-        where = f"{self.field} = {self.value}" if self.value else self.field
-        return f"{where}: {self.message}; {self.remedy}" if self.remedy else f"{where}: {self.message}"
-
-
-class SpecError(ValueError):
-    """A spec that can't be used; ``faults`` says why."""
-
-    def __init__(self, faults: list[Fault], source: str = "spec") -> None:
-        self.faults = faults
-        self.source = source
-        super().__init__("\n".join([f"{source}: {len(faults)} fault(s)", *(f"  - {fault}" for fault in faults)]))
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML whose numbers are those of YAML 1.2, so that ``2e-4`` is a number, and whose keys are unique."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands twice: the first value would silently be lost."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key if isinstance(key, str) else repr(key))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+__all__ = ["Fault", "SpecError", "dump_spec", "json_schema", "load_spec", "parse_spec", "validate_spec"]
 
 
 def load_spec(path: str | Path) -> AnySpec:
@@ -76,39 +28,32 @@ def load_spec(path: str | Path) -> AnySpec:
     Raises:
         SpecError: the file is missing, empty, not YAML or JSON, or its content is not a spec.
     """
-    file = Path(path)
+    file, source = Path(path), str(path)
     try:
-        if file.stat().st_size > MAX_SPEC_BYTES:
-            raise SpecError(
-                [Fault(str(path), "", f"larger than {MAX_SPEC_BYTES:,} bytes", "name the spec file")], str(path)
-            )
-        text = file.read_text("utf-8")
+        with file.open("rb") as stream:
+            content = stream.read(MAX_SPEC_BYTES + 1)
+        # A larger one is refused by the parser; it may have been cut within a character.
+        text = content.decode("utf-8-sig", "strict" if len(content) <= MAX_SPEC_BYTES else "replace")
     except FileNotFoundError:
-        known = difflib.get_close_matches(file.name, [item.name for item in file.parent.glob("*.y*ml")], n=1)
-        remedy = f"did you mean {file.parent / known[0]}?" if known else "give the path of a YAML or JSON spec"
-        raise SpecError([Fault(str(path), "", "no such file", remedy)], str(path)) from None
+        raise SpecError([Fault(source, "", "no such file", _file_like(file))], source) from None
     except IsADirectoryError:
-        raise SpecError([Fault(str(path), "", "is a folder", "give the path of a spec file")], str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(
-            [Fault(str(path), "", f"can't be read ({error})", "check its permissions and that it is UTF-8")], str(path)
-        ) from error
-    return parse_spec(text, source=str(path))
+        raise SpecError([Fault(source, "", "is a folder", "give the path of a spec file")], source) from None
+    except UnicodeDecodeError as error:
+        message = f"isn't UTF-8 (byte {error.start})"
+        raise SpecError([Fault(source, "", message, "save it as UTF-8, or name the spec file")], source) from None
+    except (OSError, ValueError) as error:
+        message = f"can't be read ({getattr(error, 'strerror', None) or error})"
+        raise SpecError([Fault(source, "", message, "check the path and its permissions")], source) from None
+    return parse_spec(text, source=source)
 
 
 def parse_spec(text: str, *, source: str = "spec") -> AnySpec:
-    """Parse YAML (JSON is a part of it) and validate it.
+    """Parse YAML or JSON and validate it.
 
     Raises:
-        SpecError: it is empty, isn't YAML, or isn't a spec.
+        SpecError: it is empty, isn't YAML or JSON, or isn't a spec.
     """
-    try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SpecError([Fault(where, "", f"not YAML ({problem})", "mend the line")], source) from error
+    data = parse_text(text, source=source)
     if data is None:
         raise SpecError([Fault(source, "", "is empty", f"write a spec with a kind: {', '.join(KINDS)}")], source)
     return validate_spec(data, source=source)
@@ -120,27 +65,27 @@ def validate_spec(data: Any, *, source: str = "spec") -> AnySpec:
     Raises:
         SpecError: with one fault for each thing that is wrong.
     """
+    if faults := unusable_values(data, source=source):
+        raise SpecError(faults, source)
     if not isinstance(data, Mapping):
-        fault = Fault(source, _short(data), f"is a {type(data).__name__}, not keys and values", "start with kind: …")
+        fault = Fault(source, short(data), "isn't keys and values", f"begin with kind: and one of {', '.join(KINDS)}")
         raise SpecError([fault], source)
     if data.get("kind") not in KINDS:
-        given = data.get("kind")
-        close = difflib.get_close_matches(str(given), KINDS, n=1) if given is not None else []
-        hint = f"did you mean {close[0]}? " if close else ""
-        message = "is missing" if given is None else "is no kind of spec"
-        fault = Fault(
-            "kind", _short(given) if given is not None else "", message, f"{hint}the kinds are {', '.join(KINDS)}"
-        )
-        raise SpecError([fault], source)
+        raise SpecError([_kind_fault(data.get("kind"))], source)
     try:
-        encoded = json.dumps(data)
-    except (TypeError, ValueError) as error:
-        fault = Fault(source, "", f"holds a value that JSON can't ({error})", "quote dates and use plain values")
-        raise SpecError([fault], source) from error
-    try:
-        return SPEC.validate_json(encoded)
+        return SPEC.validate_json(json.dumps(data))
     except ValidationError as error:
-        raise SpecError(list(_faults(error)), source) from error
+        faults = faults_of(error, Spec, source=source)
+        steps = data.get("steps")
+        if data["kind"] == "pipeline" and isinstance(steps, Mapping):
+            # The schema looks at references only when every step is right.
+            told = {fault.field for fault in faults}
+            faults += [
+                Fault(item.field, short(item.value) if item.value else "", item.message, item.remedy)
+                for item in broken_references(steps)
+                if item.field not in told
+            ]
+        raise SpecError(faults, source) from error
 
 
 def dump_spec(spec: AnySpec) -> dict[str, Any]:
@@ -149,96 +94,19 @@ def dump_spec(spec: AnySpec) -> dict[str, Any]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of all kinds, for editors and for the API."""
-    return SPEC.json_schema()
+    """The JSON Schema of all kinds, for editors and for the API; every field has a description."""
+    schema = SPEC.json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "distox spec", **schema}
 
 
-def _faults(error: ValidationError) -> Iterator[Fault]:
-    for item in error.errors(include_url=False):
-        location = [str(part) for part in item["loc"]]
-        # Pydantic names the chosen kind in the path of a tagged union; it is no field.
-        field = ".".join(part for index, part in enumerate(location) if not _is_tag(location, index)) or "spec"
-        context = item.get("ctx", {})
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "value_error":
-            text, _, remedy = message.partition("; ")
-            yield Fault(field, "", text, remedy)
-            continue
-        value = "" if item["type"] == "missing" else _short(item["input"])
-        yield Fault(
-            field,
-            value,
-            _MESSAGES.get(item["type"], message[:1].lower() + message[1:]),
-            _remedy(item["type"], location, context),
-        )
+def _kind_fault(given: Any) -> Fault:
+    remedy = f"the kinds are {', '.join(KINDS)}"
+    if given is None:
+        return Fault("kind", "", "is missing", f"add it; {remedy}")
+    return Fault("kind", short(given), "is no kind of spec", f"{did_you_mean(str(given), KINDS)}{remedy}")
 
 
-def _is_tag(location: list[str], index: int) -> bool:
-    return location[index] in KINDS and (
-        index == 0 or (index == 2 and location[0] == "pipeline") or (index == 3 and location[1] == "steps")
-    )
-
-
-_MESSAGES = {"missing": "is missing", "extra_forbidden": "is no key of a spec here"}
-
-_REMEDIES = {
-    "missing": "add it",
-    "int_type": "write a whole number without quotes",
-    "int_from_float": "write a whole number",
-    "float_type": "write a number without quotes",
-    "bool_type": "write true or false",
-    "string_type": "write text (quote it if it looks like a number)",
-    "string_too_short": "write something",
-    "model_type": "write keys and values",
-    "model_attributes_type": "write keys and values",
-    "dict_type": "write keys and values",
-    "tuple_type": "write a list",
-}
-
-
-def _remedy(kind: str, location: list[str], context: Mapping[str, Any]) -> str:
-    if kind == "extra_forbidden":
-        names = _field_names(location)
-        close = difflib.get_close_matches(location[-1], names, n=1)
-        known = f"the keys here are {', '.join(names)}" if names else "see distox schema"
-        return f"did you mean {close[0]}? " + known if close else f"remove it; {known}"
-    limits = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
-    words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
-    if kind in limits:
-        return f"use a number {words[limits[kind]]} {context[limits[kind]]:g}"
-    if kind in {"literal_error", "union_tag_invalid"}:
-        return f"use one of {context.get('expected') or context.get('expected_tags')}"
-    return _REMEDIES.get(kind, "see distox schema")
-
-
-def _field_names(location: list[str]) -> list[str]:
-    """The keys allowed where ``location`` points, found by walking the models from the root."""
-    root = {choice.model_fields["kind"].default: choice for choice in AnySpec.__args__}
-    current: Any = None
-    for part in location[:-1]:
-        if part in root and (current is None or current is root["pipeline"]):
-            current = root[part]
-            continue
-        current = _member(current, part)
-    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _member(model: Any, part: str) -> Any:
-    """The model class of one field, through optionals; the same class for dictionary keys and list indices."""
-    if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-        return _model_in(model.model_fields[part].annotation) or model
-    return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if (found := _model_in(argument)) is not None:
-            return found
-    return None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _file_like(file: Path) -> str:
+    names = [item.name for ending in ("yaml", "yml", "json") for item in file.parent.glob(f"*.{ending}")]
+    close = difflib.get_close_matches(file.name, names, n=1)
+    return f"did you mean {file.parent / close[0]}?" if close else "give the path of a YAML or JSON spec"

@@ -1,45 +1,87 @@
-"""Relative paths in a spec, made absolute against the folder it was submitted from."""
+"""Relative paths in a spec, made absolute against the folder it was submitted from.
+
+Which fields may hold a path is said by the schema (``HoldsPath``). Knows nothing of what the paths lead to.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
-from configs.load import dump_spec, validate_spec
+from configs.schema.base import HoldsPath, Model
+from configs.schema.data import SAMPLE
+from configs.schema.inference import EMBEDDED
 from configs.schema.kinds import AnySpec
+from configs.schema.training import ZERO_STAGES
 
-PATH_FIELDS = frozenset(
-    {"name", "tokenizer", "path", "rows", "style", "content", "fluency", "trained", "gate", "deepspeed"}
-)
-"""Keys that may hold a path, a hub name or a word of ours: only what exists, or says that it is a path, is one."""
-NAMED_PARENTS = frozenset({"dataset", "model", "teacher_model", "student_model"})
-"""Where ``name`` may be a path; the name of the spec itself is none."""
+OUR_WORDS = frozenset({SAMPLE, EMBEDDED, *ZERO_STAGES})
+"""Never a path, even where a file of that name exists; ``./sample`` is one."""
+
+DEEPSPEED_FOLDER = Path(__file__).parent / "deepspeed"
+"""Holds one JSON file for each of ``ZERO_STAGES``."""
+
+AModel = TypeVar("AModel", bound=Model)
 
 
 def resolve_paths(spec: AnySpec, base: Path) -> AnySpec:
     """The spec with its relative local paths made absolute.
 
-    A value counts as a path when it exists under ``base`` or begins with ``./`` or ``../``; hub names, references, URLs
-    and words such as ``sample`` are left as they are. ``output`` is always a path.
+    A value counts as a path when it exists under ``base`` or begins with ``./``, ``../`` or ``~/``; hub names,
+    references, URLs and words such as ``sample`` are left as they are. ``output`` is always a path.
 
     Args:
         spec: stays as it is.
         base: the submitter's working directory.
     """
-    return validate_spec(_resolve(dump_spec(spec), base.absolute(), parent=""))
+    return _resolve(spec, base.absolute())
 
 
-def _resolve(value: Any, base: Path, *, parent: str, key: str = "") -> Any:
+def deepspeed_config(name_or_path: str) -> Path:
+    """The DeepSpeed file that ``training.deepspeed`` names: zero1, zero2, zero3, or a JSON file.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if name_or_path in ZERO_STAGES:
+        return DEEPSPEED_FOLDER / f"{name_or_path}.json"
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"training.deepspeed = {name_or_path!r}: no such file; use one of {', '.join(ZERO_STAGES)}, or the "
+            "path of a JSON file"
+        )
+    return path
+
+
+def _resolve(model: AModel, base: Path) -> AModel:
+    changed = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        marks = [*field.metadata, *_marks(field.annotation)]
+        mark = next((item for item in marks if isinstance(item, HoldsPath)), None)
+        resolved = _resolve_value(value, mark, base)
+        if resolved != value:
+            changed[name] = resolved
+    return model.model_copy(update=changed) if changed else model
+
+
+def _resolve_value(value: Any, mark: HoldsPath | None, base: Path) -> Any:
+    if isinstance(value, Model):
+        return _resolve(value, base)
     if isinstance(value, dict):
-        return {name: _resolve(item, base, parent=key, key=name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_resolve(item, base, parent=parent, key=key) for item in value]
-    if not isinstance(value, str) or "://" in value or value.startswith("${"):
+        return {key: _resolve_value(item, None, base) for key, item in value.items()}
+    return _absolute(value, mark, base) if mark is not None and isinstance(value, str) else value
+
+
+def _absolute(value: str, mark: HoldsPath, base: Path) -> str:
+    if "://" in value or value.startswith("${") or value in OUR_WORDS:
         return value
-    if key == "output":
-        return str((base / value).resolve())
-    if key not in PATH_FIELDS or (key == "name" and parent not in NAMED_PARENTS):
-        return value
-    if value.startswith(("./", "../")) or (base / value).exists():
-        return str((base / value).resolve())
+    if mark.always or value.startswith(("./", "../", "~/")) or (base / value).exists():
+        return str((base / Path(value).expanduser()).resolve())
     return value
+
+
+def _marks(annotation: Any) -> list[Any]:
+    """The metadata of every type within an annotation: that of ``Annotated[str, …] | None`` lies inside."""
+    inner = [mark for argument in get_args(annotation) for mark in _marks(argument)]
+    return [*getattr(annotation, "__metadata__", ()), *inner]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
+from pydantic_core import InitErrorDetails
 
-from configs.schema.base import Model, NonNegativeInt, PositiveInt
+from configs.schema.base import Model, NameOrPath, NonNegativeInt, PositiveInt, Share, Texts, broken
 
 SAMPLE = "sample"
 """The dataset name that means: the synthetic corpus that distox writes itself (``jobs.sample``)."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+ColumnName = Annotated[str, Field(min_length=1)]
 
 
 class Split(Model):
@@ -20,31 +23,39 @@ class Split(Model):
     Several rewrites of one comment never straddle the split.
     """
 
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    train: Share = 0.9
+    """Share of the distinct sources to train on."""
+    test: Share = 0.1
+    """Share of the distinct sources to test on; what neither share takes is left out."""
     seed: NonNegativeInt = 42
-    column: str | None = None
+    """Decides, with the texts, which source goes where."""
+    column: ColumnName | None = None
     """A column whose values are ``train``, ``validation`` and ``test``: a ready split, taken as it is."""
 
-    @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
-        if self.train + self.test > 1 + 1e-9:
-            raise ValueError(f"train + test is {self.train + self.test:g}; make the shares sum to at most 1")
-        return self
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """The shares fit into the whole."""
+        total = self.train + self.test
+        if total > 1 + 1e-9:
+            yield broken(
+                "train",
+                self.train,
+                f"with test {self.test:g} it is {total:g} of the data",
+                "make them sum to at most 1",
+            )
 
 
 class Dataset(Model):
-    """Pairs of a toxic source and its neutral target.
+    """Pairs of a toxic source and its neutral target."""
 
-    ``name`` is a hub name (``ScaDSAI/ParaDeHate``), a local CSV, TSV, JSONL or Parquet file, a folder that a
-    ``prepare`` run wrote, ``sample``, or a reference such as ``${steps.data.dataset}``.
-    """
-
-    name: Annotated[str, Field(min_length=1)]
-    source_column: Annotated[str, Field(min_length=1)] = "Original Text"
-    target_column: str | tuple[str, ...] = "Converted Text"
+    name: NameOrPath
+    """A hub name (``ScaDSAI/ParaDeHate``), a CSV, TSV, JSONL or Parquet file, a prepared folder, ``sample``, or a
+    reference such as ``${steps.data.dataset}``."""
+    source_column: ColumnName = "Original Text"
+    """The column of the comments; a prepared folder needs none."""
+    target_column: ColumnName | Annotated[Texts, Field(min_length=1)] = "Converted Text"
     """One column, or several when a comment has several rewrites; empty cells are skipped."""
     split: Split = Split()
+    """What is trained and what is tested on; a prepared folder is split already."""
     validation: Fraction = 0.05
     """Share of train that is taken out of it for early stopping, thresholds and gates; 0 for none."""
     prefix: str = "detoxify: "
@@ -59,8 +70,11 @@ class SampleSize(Model):
     """How much of the synthetic corpus ``prepare`` writes."""
 
     num_pairs: Annotated[int, Field(ge=100)] = 6000
+    """Distinct pairs, train and test together."""
     num_dump_rows: Annotated[int, Field(ge=1)] = 2000
+    """Rows of the comment dump."""
     seed: NonNegativeInt = 42
+    """The same seed writes the same corpus."""
 
 
 class TokenizerTraining(Model):
@@ -76,4 +90,6 @@ class JudgeTraining(Model):
     fluency_steps: Annotated[int, Field(ge=1)] = 300
     """Optimizer steps of the small GPT-2 that scores fluency."""
     fluency_hidden_size: Annotated[int, Field(ge=32)] = 128
+    """Its width."""
     fluency_layers: Annotated[int, Field(ge=1)] = 2
+    """Its blocks."""

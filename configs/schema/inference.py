@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
+from pydantic_core import InitErrorDetails
 
-from configs.schema.base import Model, NonNegativeInt, PositiveFloat, PositiveInt
+from configs.schema.base import (
+    Model,
+    NameOrPath,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Texts,
+    broken,
+)
 from configs.schema.models import ModelSource
+
+EMBEDDED = "embedded"
+"""The name of the judges that need no hub."""
 
 
 class Decoding(Model):
     """Beam search as in the recipe."""
 
     num_beams: Annotated[int, Field(ge=1, le=64)] = 4
+    """Hypotheses kept; 1 is greedy."""
     no_repeat_ngram_size: NonNegativeInt = 3
-    """0 allows repeats."""
+    """No n-gram of this size comes twice in an output; 0 allows repeats."""
     length_penalty: float = 0.8
+    """Exponent of the length that scores are divided by; below 1 it favours short outputs."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 96
+    """Longest output in tokens, the end token included."""
 
 
 class Safety(Model):
     """Phrases that the model may never write; each is blocked in every casing and with or without a space before it."""
 
-    blocklist: tuple[Annotated[str, Field(min_length=1)], ...] = ("Click here", "Read more", "Visit")
+    blocklist: Texts = ("Click here", "Read more", "Visit")
+    """The phrases; [] for none."""
 
 
 class Engine(Model):
     """What runs the model: CTranslate2, or Transformers as the slow reference."""
 
     name: Literal["ctranslate2", "transformers"] = "ctranslate2"
+    """An exported model needs ctranslate2; a trained one runs on both."""
     compute_type: Literal["auto", "int8", "int8_bfloat16", "bfloat16", "float16", "float32"] = "auto"
     """auto: the type the model was exported in; for Transformers float32 on CPU."""
     batch_size: PositiveInt = 32
@@ -39,16 +57,19 @@ class Engine(Model):
 class RowInput(Model):
     """A file of comments: CSV, TSV or JSONL with a header or keys."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: NameOrPath
+    """The file, or a reference such as ``${steps.data.dump}``."""
     format: Literal["auto", "csv", "tsv", "jsonl"] = "auto"
     """auto: by the file's ending."""
     text_column: Annotated[str, Field(min_length=1)] = "text"
+    """The column, or key, that holds the comment."""
 
 
 class RowOutput(Model):
     """The rewritten rows: all input columns, plus ``detoxified`` and ``distox_status``."""
 
     format: Literal["input", "csv", "tsv", "jsonl"] = "input"
+    """input: as the input."""
     merge: bool = True
     """One ordered file beside the parts."""
 
@@ -57,10 +78,13 @@ class QueueSettings(Model):
     """How a dump is cut into tasks and how long a worker may hold one."""
 
     rows_per_task: PositiveInt = 64
+    """Rows of one task, and of one part of the output."""
     max_rows_queued: PositiveInt = 10_000
     """Rows pending, delayed and in flight; the source waits above it."""
     lease_seconds: PositiveFloat = 30.0
+    """A task goes to another worker when its own hasn't been heard of for this long."""
     task_time_limit_seconds: PositiveFloat = 600.0
+    """A worker that takes longer for a task is ended; that counts as a crash."""
     max_errors: NonNegativeInt = 3
     """Deliveries of a task that may end in an error before its rows are quarantined one by one."""
     max_crashes: NonNegativeInt = 2
@@ -71,49 +95,50 @@ class System(Model):
     """One thing to be judged: a model, the rows of a file, or a control. Exactly one of the three."""
 
     model: ModelSource | None = None
-    rows: str | None = None
+    """A trained or exported model; it rewrites the test split."""
+    rows: NameOrPath | None = None
     """A file with the columns ``source`` and ``output``, in the order of the test split."""
     control: Literal["copy", "delete", "reference"] | None = None
+    """The source as it is, the source without its toxic words, or the reference."""
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """One origin."""
         given = [key for key in ("model", "rows", "control") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of model, rows, control; given: {', '.join(given) or 'none'}")
-        return self
+            message = f"names {', '.join(given)}" if given else "names nothing to judge"
+            yield broken("", None, message, "give exactly one of model, rows, control")
 
 
 class Judges(Model):
     """Who scores: ``embedded`` (needs no hub, never presented as the hub judge), a hub name, or a folder."""
 
-    style: str = "embedded"
+    style: NameOrPath = EMBEDDED
     """A sequence classifier with a label named ``toxic``, as unitary/toxic-bert."""
-    content: str = "embedded"
+    content: NameOrPath = EMBEDDED
     """An encoder for BERTScore, as roberta-large."""
-    fluency: str = "embedded"
+    fluency: NameOrPath = EMBEDDED
     """A causal language model, as gpt2."""
-    trained: str | None = None
+    trained: NameOrPath | None = None
     """The judges that ``prepare`` trained (``${steps.data.judges}``); needed by the embedded fluency judge."""
-    gate: str | None = None
+    gate: NameOrPath | None = None
     """The gate judge of the run that is evaluated, when it had one; the same model as ``style`` is refused."""
     allow_same_judge: bool = False
+    """Let the gate judge score too; every table then says so."""
 
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        if self.fluency == "embedded" and self.trained is None:
-            raise ValueError(
-                "the embedded fluency judge is trained by prepare; add trained: ${steps.data.judges} or a folder"
-            )
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """The embedded fluency judge is trained; the gate judge doesn't score."""
+        if self.fluency == EMBEDDED and self.trained is None:
+            remedy = "add ${steps.data.judges} or a folder that prepare wrote, or name another fluency judge"
+            yield broken("trained", None, "is missing; prepare trains the embedded fluency judge", remedy)
         if self.gate is not None and self.gate == self.style and not self.allow_same_judge:
-            raise ValueError(
-                f"the gate judge {self.gate!r} may not also be the style judge that scores; name another, "
-                "or set allow_same_judge: true and every table will say so"
-            )
-        return self
+            remedy = "name another, or set allow_same_judge: true and every table will say so"
+            yield broken("gate", self.gate, "is also the style judge that scores", remedy)
 
 
 class Bootstrap(Model):
     """Resampling for the 95 % intervals and the paired comparisons."""
 
     num_resamples: Annotated[int, Field(ge=100)] = 1000
+    """Samples drawn with replacement from the rows."""
     seed: NonNegativeInt = 42
+    """The same seed draws the same samples, so two systems are compared on the same rows."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
+from pydantic_core import InitErrorDetails
 
-from configs.schema.base import SpecBase
+from configs.schema.base import SpecBase, broken
 from configs.schema.data import SAMPLE, Dataset, JudgeTraining, SampleSize, TokenizerTraining
 from configs.schema.inference import (
     Bootstrap,
@@ -21,7 +22,7 @@ from configs.schema.inference import (
     System,
 )
 from configs.schema.models import ModelSource
-from configs.schema.references import OUTPUTS, find_references
+from configs.schema.references import broken_references, find_references, order_of
 from configs.schema.training import DistillationLoss, Training
 
 
@@ -29,28 +30,30 @@ class Prepare(SpecBase):
     """Makes or loads data, splits it, and trains a tokenizer and the embedded judges when asked."""
 
     kind: Literal["prepare"] = "prepare"
+    """prepare."""
     dataset: Dataset
+    """The pairs."""
     sample: SampleSize | None = None
-    """Only with ``dataset.name: sample``."""
+    """Size of the synthetic corpus; only with ``dataset.name: sample``."""
     tokenizer: TokenizerTraining | None = None
     """No tokenizer is trained when left out."""
     judges: JudgeTraining | None = None
     """No judges are trained when left out."""
 
-    @model_validator(mode="after")
-    def _sample_fits(self) -> Self:
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """Sizes are given to the sample only."""
         if self.sample is not None and self.dataset.name != SAMPLE:
-            raise ValueError(
-                f"sample sizes the synthetic corpus, but dataset.name is {self.dataset.name!r}; remove sample"
-            )
-        return self
+            message = f"sizes the synthetic corpus, but dataset.name is {self.dataset.name!r}"
+            yield broken("sample", None, message, f"remove it, or set dataset.name: {SAMPLE}")
 
 
 class _Trains(SpecBase):
     """Shared by the kinds that train: one number of workers, wherever it was written."""
 
     dataset: Dataset
+    """The pairs."""
     training: Training = Training()
+    """The optimizer's settings."""
 
     @property
     def num_workers(self) -> int:
@@ -68,73 +71,97 @@ class _Trains(SpecBase):
             return data
         return {**data, "resources": {**resources, "num_workers": training["num_workers"]}}
 
-    @model_validator(mode="after")
-    def _one_number_of_workers(self) -> Self:
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """Two numbers of workers must be the same."""
         asked = self.training.num_workers
         if asked and "num_workers" in self.resources.model_fields_set and asked != self.resources.num_workers:
-            raise ValueError(
-                f"training.num_workers is {asked} and resources.num_workers is {self.resources.num_workers}; remove one"
-            )
-        return self
+            message = f"contradicts resources.num_workers {self.resources.num_workers}"
+            yield broken("training.num_workers", asked, message, "remove one of them")
 
 
 class Finetune(_Trains):
     """Trains a T5 on the pairs with cross-entropy: the teacher, or a student without distillation."""
 
     kind: Literal["finetune"] = "finetune"
+    """finetune."""
     model: ModelSource
+    """What is trained."""
 
 
 class Distill(_Trains):
     """Trains a student on the pairs and on the frozen teacher's distribution."""
 
     kind: Literal["distill"] = "distill"
+    """distill."""
     teacher_model: ModelSource
+    """Frozen, in evaluation mode; its vocabulary is the student's."""
     student_model: ModelSource
+    """What is trained."""
     loss: DistillationLoss = DistillationLoss()
+    """How much the teacher counts."""
 
-    @model_validator(mode="after")
-    def _teacher_exists(self) -> Self:
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """A teacher knows something."""
+        yield from super().broken_rules()
         if self.teacher_model.init is not None:
-            raise ValueError("teacher_model.init would teach noise; give teacher_model.name (a trained model)")
-        return self
+            yield broken("teacher_model.init", None, "would teach noise", "name a trained model: teacher_model.name")
 
 
 class Export(SpecBase):
     """Converts a trained model for the CTranslate2 engine."""
 
     kind: Literal["export"] = "export"
+    """export."""
     model: ModelSource
+    """A trained model."""
     quantization: Literal["int8", "int8_bfloat16", "bfloat16", "float16", "float32"] = "int8"
+    """How weights are stored and computed; int8 is the fastest on CPU."""
 
 
 class Detoxify(SpecBase):
     """Rewrites a file of comments, every row exactly once."""
 
     kind: Literal["detoxify"] = "detoxify"
+    """detoxify."""
     model: ModelSource
+    """An exported model, or a trained one."""
     input: RowInput
+    """The comments."""
     rows: RowOutput = RowOutput()
+    """How the rewritten comments are written."""
     prefix: str = "detoxify: "
+    """Put before every comment; the one that the model was trained with."""
     max_length: Annotated[int, Field(ge=8, le=4096)] = 96
+    """Longest input of the model in tokens; longer comments are rewritten in segments."""
     decoding: Decoding = Decoding()
+    """Beam search."""
     safety: Safety = Safety()
+    """What must never come out."""
     engine: Engine = Engine()
+    """What runs the model."""
     queue: QueueSettings = QueueSettings()
+    """How the file is cut into tasks."""
 
 
 class Evaluate(SpecBase):
     """Scores systems on the test split of a dataset: style, content, fluency, joint, each with its interval."""
 
     kind: Literal["evaluate"] = "evaluate"
+    """evaluate."""
     dataset: Dataset
+    """Its test split is rewritten and judged."""
     systems: Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9 _.-]{1,60}$")], System], Field(min_length=1)]
     """Name in the table → what is judged, in the order of the table."""
     judges: Judges
+    """Who scores."""
     decoding: Decoding = Decoding()
+    """Beam search, for every model alike."""
     safety: Safety = Safety()
+    """What must never come out."""
     engine: Engine = Engine()
+    """What runs the models."""
     bootstrap: Bootstrap = Bootstrap()
+    """Resampling for the intervals."""
     limit: Annotated[int, Field(ge=2)] | None = None
     """Score only the first rows of the test split; all when left out."""
 
@@ -147,28 +174,15 @@ class Pipeline(SpecBase):
     """Named steps whose references to one another make the graph; independent steps run side by side."""
 
     kind: Literal["pipeline"] = "pipeline"
+    """pipeline."""
     steps: Annotated[dict[StepName, Step], Field(min_length=1)]
+    """Name → spec of the step; where a path or name stands, ``${steps.NAME.OUTPUT}`` may stand."""
 
-    @model_validator(mode="after")
-    def _references_hold(self) -> Self:
-        faults: list[str] = []
-        for name, step in self.steps.items():
-            for reference in find_references(step.model_dump(mode="json")):
-                target = self.steps.get(reference.step)
-                where = f"steps.{name}.{reference.field}: ${{steps.{reference.step}.{reference.output}}}"
-                if target is None:
-                    faults.append(f"{where} names no step; the steps are {', '.join(self.steps)}")
-                elif reference.output not in OUTPUTS[target.kind]:
-                    faults.append(f"{where}: a {target.kind} step has {', '.join(OUTPUTS[target.kind])}")
-        if faults:
-            raise ValueError("; ".join(faults))
-        try:
-            self.order()
-        except CycleError as error:
-            raise ValueError(
-                f"steps wait for one another in a circle: {' -> '.join(error.args[1])}; break it"
-            ) from error
-        return self
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """Every reference names an output of another step, and no circle."""
+        steps = {name: step.model_dump(mode="json") for name, step in self.steps.items()}
+        for fault in broken_references(steps):
+            yield broken(fault.field, fault.value or None, fault.message, fault.remedy)
 
     def predecessors(self) -> dict[str, set[str]]:
         """Step → the steps whose outputs it refers to."""
@@ -178,12 +192,8 @@ class Pipeline(SpecBase):
         }
 
     def order(self) -> list[str]:
-        """The steps, each after those it waits for.
-
-        Raises:
-            CycleError: steps wait for one another.
-        """
-        return list(TopologicalSorter(self.predecessors()).static_order())
+        """The steps, each after those it waits for."""
+        return order_of(self.predecessors())
 
 
 Spec = Annotated[

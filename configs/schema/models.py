@@ -2,63 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
+from pydantic_core import InitErrorDetails
 
-from configs.schema.base import Model, PositiveInt
+from configs.schema.base import Model, NameOrPath, PositiveInt, broken
 
 
 class Layers(Model):
     """Number of encoder and decoder blocks."""
 
     encoder: PositiveInt
+    """Encoder blocks."""
     decoder: PositiveInt
+    """Decoder blocks."""
 
 
 class Shape(Model):
-    """The published shape of a T5, checked against the loaded config when given.
+    """The shape of a T5: of one to make, or of a published one, checked against the loaded config.
 
     T5-base: layers 12/12, hidden 768, ffn 3072, heads 12; T5-small: 6/6, 512, 2048, 8; vocabulary 32,128 for both.
     """
 
     hidden_size: Annotated[int, Field(ge=8)]
+    """Width of the hidden states (``d_model``)."""
     layers: Layers
+    """Encoder and decoder blocks."""
     ffn_size: Annotated[int, Field(ge=8)]
+    """Width of the feed-forward layers (``d_ff``)."""
     attention_heads: PositiveInt
+    """Heads of each attention layer; they divide ``hidden_size``."""
     vocab_size: Annotated[int, Field(ge=100)] | None = None
     """Rows of the embedding; with ``init``, the tokenizer's size when left out."""
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """The heads divide the hidden size."""
         if self.hidden_size % self.attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of attention_heads {self.attention_heads}; "
-                "change one of them"
+            yield broken(
+                "attention_heads",
+                self.attention_heads,
+                f"doesn't divide hidden_size {self.hidden_size}",
+                "change one of them",
             )
-        return self
 
 
 class ModelSource(Model):
     """One T5: ``name`` (hub name, folder, or ``${steps.teacher.model}``), or ``init`` for random weights of a shape."""
 
-    name: Annotated[str, Field(min_length=1)] | None = None
+    name: NameOrPath | None = None
+    """Hub name as ``t5-base``, folder of a trained or exported model, or a reference."""
     init: Shape | None = None
-    tokenizer: str | None = None
+    """Make a model of this shape with random weights."""
+    tokenizer: NameOrPath | None = None
     """Hub name, folder or reference; the model's own when left out. Needed with ``init``."""
     shape: Shape | None = None
     """What the loaded config must look like; not checked when left out."""
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.name is None) == (self.init is None):
-            raise ValueError(
-                "give either name (a hub name, folder or reference) or init (a shape), not both and not neither"
-            )
-        if self.init is not None and self.tokenizer is None:
-            raise ValueError(
-                "init has no tokenizer of its own; add tokenizer (a folder, hub name or ${steps.data.tokenizer})"
-            )
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """One origin; a tokenizer beside ``init``; no check of a shape that was asked for."""
+        if self.name is None and self.init is None:
+            yield broken("name", None, "is missing, and so is init", "give a hub name, folder or reference, or a shape")
+        elif self.name is not None and self.init is not None:
+            yield broken("init", None, f"stands beside name {self.name!r}", "remove one of them")
+        elif self.init is not None and self.tokenizer is None:
+            remedy = "add a folder, a hub name or ${steps.data.tokenizer}"
+            yield broken("tokenizer", None, "is missing; init has none of its own", remedy)
         if self.init is not None and self.shape is not None:
-            raise ValueError("shape checks a model that is loaded by name; with init it says nothing, remove it")
-        return self
+            yield broken("shape", None, "checks a model that is loaded by name, and here init makes one", "remove it")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -27,16 +29,20 @@ class Reference(NamedTuple):
     output: str
 
 
+class BrokenReference(NamedTuple):
+    """A reference, or what looks like one, that can't be followed."""
+
+    field: str
+    value: str
+    message: str
+    remedy: str
+
+
 def find_references(value: Any, field: str = "") -> Iterator[Reference]:
     """Yield every reference in a tree of dicts, lists and strings; a string is a reference whole, or none."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from find_references(item, f"{field}.{key}" if field else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from find_references(item, f"{field}.{index}")
-    elif isinstance(value, str) and (match := _REFERENCE.fullmatch(value)):
-        yield Reference(field, match[1], match[2])
+    for place, text in _strings(value, field):
+        if match := _REFERENCE.fullmatch(text):
+            yield Reference(place, match[1], match[2])
 
 
 def resolve_references(value: Any, lookup: Callable[[str, str], str]) -> Any:
@@ -48,3 +54,67 @@ def resolve_references(value: Any, lookup: Callable[[str, str], str]) -> Any:
     if isinstance(value, str) and (match := _REFERENCE.fullmatch(value)):
         return lookup(match[1], match[2])
     return value
+
+
+def order_of(predecessors: Mapping[str, set[str]]) -> list[str]:
+    """The steps, each after those it waits for.
+
+    Raises:
+        CycleError: steps wait for one another.
+    """
+    return list(TopologicalSorter(predecessors).static_order())
+
+
+def broken_references(steps: Mapping[str, Any]) -> Iterator[BrokenReference]:
+    """Yield what is wrong with the graph of ``steps`` (plain data, perhaps not even valid): all of it at once."""
+    known: dict[str, set[str]] = {name: set() for name in steps}
+    for name, step in steps.items():
+        for field, text in _strings(step, f"steps.{name}"):
+            if "${" not in text:
+                continue
+            match = _REFERENCE.fullmatch(text)
+            if match is None:
+                remedy = "write the whole value as ${steps.NAME.OUTPUT}"
+                yield BrokenReference(field, text, "is no reference, but has ${ in it", remedy)
+            elif (fault := _broken(Reference(field, match[1], match[2]), text, steps)) is not None:
+                yield fault
+            else:
+                known[name].add(match[1])
+    try:
+        order_of(known)
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        message = f"wait for one another in a circle ({' needs '.join(circle)})"
+        yield BrokenReference("steps", "", message, f"take a reference out of one of {', '.join(sorted(set(circle)))}")
+
+
+def _broken(reference: Reference, text: str, steps: Mapping[str, Any]) -> BrokenReference | None:
+    """What is wrong with one reference; nothing when the step it names has no known kind, which is another fault."""
+    if reference.step not in steps:
+        remedy = f"{_did_you_mean(reference.step, list(steps))}the steps are {', '.join(map(str, steps))}"
+        return BrokenReference(reference.field, text, "names no step of this pipeline", remedy)
+    target = steps[reference.step]
+    kind = target.get("kind") if isinstance(target, Mapping) else None
+    outputs = OUTPUTS.get(kind) if isinstance(kind, str) else None
+    if outputs is None or reference.output in outputs:
+        return None
+    hint = _did_you_mean(reference.output, outputs)
+    has = f"it is a step of kind {kind} and has {', '.join(outputs)}"
+    return BrokenReference(reference.field, text, f"names no output of {reference.step}", f"{hint}{has}")
+
+
+def _strings(value: Any, field: str) -> Iterator[tuple[str, str]]:
+    """Every string of a tree with its dotted place; keys are not looked at."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(item, f"{field}.{key}" if field else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _strings(item, f"{field}.{index}")
+    elif isinstance(value, str):
+        yield field, value
+
+
+def _did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, [str(item) for item in known], n=1)
+    return f"did you mean {close[0]}? " if close else ""

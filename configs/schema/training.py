@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import difflib
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from configs.schema.base import Model, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from configs.schema.base import (
+    HoldsPath,
+    Model,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    refusal,
+)
+
+ZERO_STAGES = ("zero1", "zero2", "zero3")
+"""The DeepSpeed files that ``configs/deepspeed`` holds."""
 
 FP16_REASON = (
-    "T5 overflows in fp16: activations of its feed-forward layers pass 65,504 and the loss becomes NaN; "
-    "use precision: auto (bf16 where the hardware has it, else fp32) or precision: bf16"
+    "T5 overflows in fp16 (activations of its feed-forward layers pass 65,504) and the loss becomes NaN",
+    "use precision: auto (bf16 where the hardware has it, else fp32) or precision: bf16",
 )
+"""Why fp16 is refused, and what to use."""
 
 
 class DistillationLoss(Model):
     """``CE + kd_weight * T^2 * KL(teacher || student)``; ``kd_weight: 0`` is plain fine-tuning."""
 
     temperature: PositiveFloat = 2.0
+    """T: softens the distributions of teacher and student alike."""
     kd_weight: NonNegativeFloat = 0.7
+    """Weight of the distillation term; cross-entropy has weight 1."""
 
 
 class CopyWarmup(Model):
@@ -28,8 +43,11 @@ class CopyWarmup(Model):
     """
 
     steps: PositiveInt = 500
+    """Optimizer steps of copying, before the steps on pairs."""
     batch_size: PositiveInt = 32
+    """Sequences in a batch."""
     learning_rate: PositiveFloat = 1.0e-3
+    """Constant while copying."""
 
 
 class Training(Model):
@@ -40,41 +58,62 @@ class Training(Model):
     """
 
     batch_size: PositiveInt = 4
+    """Pairs in one forward pass of one rank."""
     grad_accumulation: PositiveInt = 2
+    """Forward passes of a rank for one optimizer step."""
     learning_rate: PositiveFloat = 2.0e-4
+    """Its peak, after the warm-up steps."""
     epochs: PositiveFloat = 3.0
+    """Passes over the train split."""
     max_steps: PositiveInt | None = None
     """Optimizer steps; wins over ``epochs`` when given."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up steps."""
     warmup_steps: NonNegativeInt = 0
+    """Optimizer steps in which the learning rate rises from 0."""
     weight_decay: NonNegativeFloat = 0.0
+    """AdamW's decoupled weight decay."""
     max_grad_norm: PositiveFloat = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Replaces the model's own dropout rate; the model's when left out."""
     precision: Literal["auto", "bf16", "fp32", "fp16"] = "auto"
-    """auto: bf16 where a GPU has it, else fp32."""
+    """auto: bf16 where a GPU has it, else fp32. fp16 is refused: T5 overflows in it."""
+    fp16: Annotated[bool, Field(exclude=True)] = False
+    """The published recipe's flag; true is refused with the reason, false says nothing. ``precision`` replaces it."""
     num_workers: PositiveInt | None = None
     """Training ranks; the same thing as ``resources.num_workers``, in the recipe's place."""
-    deepspeed: str | None = None
+    deepspeed: Annotated[str, HoldsPath(always=False)] | None = None
     """zero1, zero2, zero3, or the path of a DeepSpeed JSON file; plain data-parallel training when left out."""
     copy_warmup: CopyWarmup | None = None
+    """For a model made on the spot; none when left out."""
     seed: NonNegativeInt = 42
+    """Decides the order of the pairs, dropout, and the weights of a model made on the spot."""
     log_steps: PositiveInt = 10
     """Optimizer steps between two points of the live metrics."""
     eval_steps: PositiveInt | None = None
     """Optimizer steps between two evaluations on the validation split; once at the end when left out."""
 
-    @model_validator(mode="before")
+    @field_validator("precision")
     @classmethod
-    def _answer_fp16_flag(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "fp16" in data:
-            if data["fp16"] is not False:
-                raise ValueError(f"fp16: {FP16_REASON}")
-            return {key: value for key, value in data.items() if key != "fp16"}
-        return data
+    def _refuse_fp16(cls, precision: str) -> str:
+        if precision == "fp16":
+            raise refusal(*FP16_REASON)
+        return precision
 
-    @model_validator(mode="after")
-    def _refuse_fp16(self) -> Self:
-        if self.precision == "fp16":
-            raise ValueError(f"precision fp16: {FP16_REASON}")
-        return self
+    @field_validator("fp16")
+    @classmethod
+    def _answer_fp16_flag(cls, fp16: bool) -> bool:
+        if fp16:
+            raise refusal(*FP16_REASON)
+        return fp16
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _name_a_config(cls, deepspeed: str | None) -> str | None:
+        if deepspeed is None or deepspeed in ZERO_STAGES or deepspeed.endswith(".json"):
+            return deepspeed
+        close = difflib.get_close_matches(deepspeed, ZERO_STAGES, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        remedy = f"{hint}use {', '.join(ZERO_STAGES)}, or the path of a JSON file"
+        raise refusal("is no DeepSpeed setting that distox has", remedy)

@@ -49,7 +49,11 @@ def test_the_quickstart_loads_and_survives_being_written_out() -> None:
         ("", "spec", "kind"),
         ("kind: distil", "kind", "did you mean distill"),
         ("kind: export\nkind: export", "line 2", "twice"),
-        ("kind: pipeline\nsteps: {a: {kind: export, model: {name: '${steps.b.model}'}}}", "spec", "names no step"),
+        (
+            "kind: pipeline\nsteps: {a: {kind: export, model: {name: '${steps.b.model}'}}}",
+            "steps.a.model.name",
+            "names no step",
+        ),
     ],
 )
 def test_a_fault_names_field_and_remedy(text: str, field: str, remedy: str) -> None:
