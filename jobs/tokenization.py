@@ -1,7 +1,8 @@
 """A tokenizer trained on the spot for a T5: byte-pair pieces, with bytes for what no piece covers.
 
 The folder it writes is loaded by ``AutoTokenizer`` and by CTranslate2's converter like a published T5's, with T5's
-special pieces and ids. As with T5, runs of white space become one space. It knows no model.
+special pieces and ids. As with T5, a text is normalised (NFKC) and runs of white space become one space; nothing else
+is lost. It knows no model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 """The special pieces of T5, with its ids 0, 1 and 2."""
+SPACE = "▁"
+"""Stands for a space: a piece always, because its bytes would not be decoded as one."""
 MODEL_MAX_LENGTH = 512
 NUM_BYTES = 256
 MIN_VOCAB_SIZE = NUM_BYTES + 100
@@ -52,14 +55,24 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, folder: Path) -> i
         ]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - NUM_BYTES, special_tokens=[PAD, EOS, UNK], min_frequency=2, show_progress=False
+        vocab_size=vocab_size - NUM_BYTES,
+        special_tokens=[PAD, EOS, UNK],
+        initial_alphabet=[SPACE],
+        min_frequency=2,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer = Tokenizer.from_str(_with_bytes(tokenizer.to_str()))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     tokenizer.post_processor = processors.TemplateProcessing(single=["$A", EOS], special_tokens=[(EOS, 1)])
     wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK, model_max_length=MODEL_MAX_LENGTH
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        model_max_length=MODEL_MAX_LENGTH,
+        # Somebody's comment that holds "</s>" holds four signs, not the end of the text.
+        split_special_tokens=True,
     )
     wrapped.save_pretrained(folder)
     return len(wrapped)

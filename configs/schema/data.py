@@ -80,8 +80,8 @@ class SampleSize(Model):
 class TokenizerTraining(Model):
     """A byte-pair tokenizer with byte fallback, trained on both sides of the train split."""
 
-    vocab_size: Annotated[int, Field(ge=200, le=128_000)] = 8000
-    """Pieces, the special tokens included."""
+    vocab_size: Annotated[int, Field(ge=356, le=128_000)] = 8000
+    """Pieces at most, the special tokens and the 256 bytes included."""
 
 
 class JudgeTraining(Model):
