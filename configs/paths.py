@@ -17,9 +17,6 @@ from configs.schema.training import ZERO_STAGES
 OUR_WORDS = frozenset({SAMPLE, EMBEDDED, *ZERO_STAGES})
 """Never a path, even where a file of that name exists; ``./sample`` is one."""
 
-DEEPSPEED_FOLDER = Path(__file__).parent / "deepspeed"
-"""Holds one JSON file for each of ``ZERO_STAGES``."""
-
 AModel = TypeVar("AModel", bound=Model)
 
 
@@ -34,23 +31,6 @@ def resolve_paths(spec: AnySpec, base: Path) -> AnySpec:
         base: the submitter's working directory.
     """
     return _resolve(spec, base.absolute())
-
-
-def deepspeed_config(name_or_path: str) -> Path:
-    """The DeepSpeed file that ``training.deepspeed`` names: zero1, zero2, zero3, or a JSON file.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    if name_or_path in ZERO_STAGES:
-        return DEEPSPEED_FOLDER / f"{name_or_path}.json"
-    path = Path(name_or_path).expanduser()
-    if not path.is_file():
-        raise ValueError(
-            f"training.deepspeed = {name_or_path!r}: no such file; use one of {', '.join(ZERO_STAGES)}, or the "
-            "path of a JSON file"
-        )
-    return path
 
 
 def _resolve(model: AModel, base: Path) -> AModel:
