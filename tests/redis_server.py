@@ -32,11 +32,11 @@ class RedisServer:
 
     def __init__(self, binary: str, *options: str) -> None:
         # Under /tmp: a socket's path has at most 107 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix="dxr-", dir="/tmp"))
-        self._command = [binary, "--port", "0", "--unixsocket", str(self._folder / "s"), "--dir", str(self._folder)]
+        self.folder = Path(tempfile.mkdtemp(prefix="dxr-", dir="/tmp"))
+        self._command = [binary, "--port", "0", "--unixsocket", str(self.folder / "s"), "--dir", str(self.folder)]
         self._command += ["--save", "", *options]
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"unix://{self._folder / 's'}"
+        self.url = f"unix://{self.folder / 's'}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -44,7 +44,7 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
         """Start the server and wait until it answers."""

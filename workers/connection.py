@@ -33,6 +33,14 @@ START_SECONDS = 3.0
 PAUSE_SECONDS = (0.05, 1.0)
 MINIMUM_VERSION = (6, 2)
 _LUA = Path(__file__).parent / "lua"
+_PASSING_ERRORS = (
+    redis.ReadOnlyError,
+    redis.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+"""redis-py takes the first word off the message of those that it knows."""
 _PASSING = re.compile(
     r"LOADING|MISCONF|READONLY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY |UNKILLABLE|OOM|max number of clients"
 )
@@ -201,7 +209,7 @@ def _may_pass(error: redis.RedisError) -> bool:
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
         return False
     if isinstance(error, redis.ResponseError):
-        return isinstance(error, redis.ReadOnlyError) or _PASSING.search(str(error)) is not None
+        return isinstance(error, _PASSING_ERRORS) or _PASSING.search(str(error)) is not None
     return True
 
 

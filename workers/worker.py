@@ -42,6 +42,8 @@ RETRY_SECONDS = (0.5, 60.0)
 MAX_FAILURES = 5
 """Failed tasks in a row after which a worker takes itself for the cause (a GPU in an error state) and ends, before it
 uses up the errors of tasks that have nothing wrong with them."""
+MAX_DOUBLINGS = 32
+"""Of a delay; the ceiling is reached long before."""
 JOIN_SECONDS = 300.0
 """How long a worker waits for a queue: longer than a driver needs to rebuild one."""
 
@@ -290,7 +292,7 @@ class _Drained(Exception):  # noqa: N818 (unwinds the loop)
 def backoff_seconds(num_errors: int, chance: random.Random) -> float:
     """Exponential backoff with full jitter: evenly between 0 and a ceiling that doubles with every error."""
     first, ceiling = RETRY_SECONDS
-    return chance.uniform(0.0, min(ceiling, first * 2.0 ** (num_errors - 1)))
+    return chance.uniform(0.0, min(ceiling, first * 2.0 ** min(num_errors - 1, MAX_DOUBLINGS)))
 
 
 def place(error: BaseException) -> str:

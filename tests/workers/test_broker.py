@@ -157,7 +157,7 @@ def test_expired_leases_come_before_due_retries_before_new_tasks(broker: Broker)
     broker.put([task(number) for number in range(4)])
     expired, retried, given_back = claimed(broker, "a"), claimed(broker, "b"), claimed(broker, "c")
     broker.release(given_back)
-    broker.fail(retried, delay_seconds=0.001)
+    broker.fail(retried, delay_seconds=0)
     crash(broker, expired)
     order = [claimed(broker, worker).task for worker in ("d", "e", "f", "g")]
     assert order == [expired.task, given_back.task, retried.task, task(3)]
