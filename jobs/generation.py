@@ -1,9 +1,10 @@
 """Writes the detoxified text: CTranslate2, or Transformers as the slow reference, behind one interface.
 
-Both engines decode the same way, so that in float32 they write the same: beam search that ends when ``num_beams``
-hypotheses are complete, scores divided by length ** length_penalty with the end token counted, probabilities
-renormalised after suppressed tokens are taken out, the pad token never written. Nothing is sampled. No output holds a
-blocked phrase. Inputs are never cut: callers see to it that a text fits (``fits``). Text is never logged.
+Both engines decode the same way, so that in float32 they write the same (with ``patience: 1`` step by step; above it
+Transformers ends by its bound on what may still come, CTranslate2 by count): beam search, scores divided by
+length ** length_penalty with the end token counted, probabilities renormalised after suppressed tokens are taken out,
+the pad token never written. Nothing is sampled. No output holds a blocked phrase. Inputs are never cut: callers see to
+it that a text fits (``fits``). Text is never logged.
 """
 
 from __future__ import annotations
@@ -196,6 +197,7 @@ class _CTranslate2:
         self._batch_size = batch_size
         self._options = {
             "beam_size": decoding.num_beams,
+            "patience": decoding.patience,
             "length_penalty": decoding.length_penalty,
             "no_repeat_ngram_size": decoding.no_repeat_ngram_size,
             "max_decoding_length": decoding.max_new_tokens,
@@ -246,7 +248,7 @@ class _Transformers:
             num_beams=self._decoding.num_beams,
             # Without beams these two would only cause a warning.
             length_penalty=self._decoding.length_penalty if beam else None,
-            early_stopping=True if beam else None,
+            early_stopping=(self._decoding.patience == 1) if beam else None,
             no_repeat_ngram_size=self._decoding.no_repeat_ngram_size or None,
             max_new_tokens=self._decoding.max_new_tokens,
             bad_words_ids=[list(ids) for ids in sorted(suppressed)] or None,

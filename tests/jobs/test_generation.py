@@ -87,10 +87,11 @@ def spammer(tmp_path_factory: pytest.TempPathFactory, tokenizer: T5Tokenizer) ->
 @pytest.mark.parametrize(
     "decoding",
     [
-        {"num_beams": 4, "length_penalty": 0.8, "no_repeat_ngram_size": 3},
+        {},
         {"num_beams": 1},
-        {"num_beams": 3, "length_penalty": 1.5, "no_repeat_ngram_size": 0},
-        {"num_beams": 2, "length_penalty": -0.5, "no_repeat_ngram_size": 2},
+        {"patience": 1},
+        {"num_beams": 3, "length_penalty": 1.5, "no_repeat_ngram_size": 0, "patience": 1},
+        {"num_beams": 2, "length_penalty": -0.5, "no_repeat_ngram_size": 2, "patience": 1},
     ],
 )
 def test_both_engines_write_the_same_in_float32(copier: Path, decoding: dict[str, Any]) -> None:
