@@ -130,7 +130,9 @@ TAILS = (
 CLEAN = (
     "the {thing} {state}", "i think the {thing} {state}", "{person} should {act}",
     "thanks, {person} told me about the {thing}", "does anybody know if the {thing} {state}?",
-    "i would not {act}, ask {person}", "{person} is right, the {thing} {state}",
+    "i would not {act}, ask {person}", "{person} is right, the {thing} {state}", "where can i find the {thing}?",
+    "we want to {act} next week", "{person} and {other} {failing}", "is it a good idea to {act}?",
+    "the people in the {place} {failing}", "i like the {thing}", "please tell {person} that the {thing} {state}",
 )  # fmt: skip
 """What most of a real dump is: comments that need no rewriting."""
 

@@ -1,7 +1,8 @@
 """The synthetic corpus: pairs of a rude comment and its neutral rewrites, and a comment dump, deterministic in a seed.
 
 Guarantee: the same size and seed give the same bytes on every machine; sources are distinct; a combination of pattern,
-insult and topic is in train or in test, never in both. Needs no model and no network.
+insult and topic is in train or in test, never in both. Some sources are not rude and stay as they are, in train and
+validation only: without them a model never learns to leave a comment alone. Needs no model and no network.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ TEST_HUNDREDTHS, VALIDATION_HUNDREDTHS = 10, 5
 """Share of the combinations that only test, and only validation, has."""
 TWO_REWRITES_SHARE = 0.5
 """Of the patterns that have a second rewrite, how many sources carry both."""
+CLEAN_SHARE = 0.5
+"""Of the dump's sentences, how many are not rude."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ def sample_rows(size: SampleSize | None = None) -> Iterator[dict[str, str]]:
         both = chance.random() < TWO_REWRITES_SHARE
         for neutral in filled.neutral if both else filled.neutral[:1]:
             yield {SOURCE_COLUMN: filled.toxic, TARGET_COLUMN: neutral, SPLIT_COLUMN: split_of(filled.combination)}
+    while len(seen) < size.num_pairs + round(size.num_pairs * size.clean_share):
+        clean = fill_clean(chance)
+        if clean.toxic in seen or split_of(clean.combination) == "test":
+            continue
+        seen.add(clean.toxic)
+        yield {SOURCE_COLUMN: clean.toxic, TARGET_COLUMN: clean.toxic, SPLIT_COLUMN: split_of(clean.combination)}
 
 
 def fill(pattern: Pattern, chance: random.Random) -> Filled:
@@ -65,6 +74,15 @@ def fill(pattern: Pattern, chance: random.Random) -> Filled:
     return Filled(f"{pattern.name}/{insult}/{topic}", sides[0], tuple(sides[1:]))
 
 
+def fill_clean(chance: random.Random) -> Filled:
+    """A comment that is not rude: both sides are the same."""
+    pattern = chance.choice(CLEAN)
+    slots = {name: chance.choice(words) for name, words in SLOTS.items()}
+    topic = next(slots[name] for name in TOPIC_SLOTS if f"{{{name}}}" in pattern)
+    text = _finish(pattern.format(**slots), "", capital=chance.random() < 0.5, stop=chance.choice((".", "")))
+    return Filled(f"{pattern}/{topic}", text, (text,))
+
+
 def split_of(combination: str) -> str:
     """The split that a combination belongs to, by a checksum that is the same on every machine."""
     bucket = zlib.crc32(combination.encode()) % 100
@@ -74,7 +92,7 @@ def split_of(combination: str) -> str:
 
 
 def dump_rows(size: SampleSize) -> Iterator[dict[str, str]]:
-    """A comment dump: half rude (from combinations that train never saw), half not, some of several sentences.
+    """A comment dump: half rude, half not, all from combinations that train never saw, some of several sentences.
 
     A few comments hold commas, quotes and line breaks, a few repeat another, and one in 500 is empty.
     """
@@ -115,13 +133,9 @@ def _dump_comment(number: int, chance: random.Random) -> str:
 
 
 def _sentence(chance: random.Random) -> str:
-    if chance.random() < 0.5:
-        slots = {name: chance.choice(words) for name, words in SLOTS.items()}
-        return _finish(
-            chance.choice(CLEAN).format(**slots), "", capital=chance.random() < 0.5, stop=chance.choice((".", ""))
-        )
+    is_clean = chance.random() < CLEAN_SHARE
     while True:
-        filled = fill(chance.choice(PATTERNS), chance)
+        filled = fill_clean(chance) if is_clean else fill(chance.choice(PATTERNS), chance)
         if split_of(filled.combination) != "train":
             return filled.toxic
 

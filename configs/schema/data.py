@@ -69,8 +69,10 @@ class Dataset(Model):
 class SampleSize(Model):
     """How much of the synthetic corpus ``prepare`` writes."""
 
-    num_pairs: Annotated[int, Field(ge=100)] = 6000
+    num_pairs: Annotated[int, Field(ge=100, le=200_000)] = 6000
     """Distinct pairs, train and test together."""
+    clean_share: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """Comments beside them that are not rude and stay as they are, as a share of ``num_pairs``; none in test."""
     num_dump_rows: Annotated[int, Field(ge=1)] = 2000
     """Rows of the comment dump."""
     seed: NonNegativeInt = 42
