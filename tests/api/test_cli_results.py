@@ -1,0 +1,71 @@
+"""``distox metrics`` and ``distox artifacts``: what runs leave behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.store import Point
+from jobs.context import Summary
+from tests.api.command import Distox
+from tests.api.conftest import Api
+from tests.api.specs import evaluate, export
+
+
+@pytest.fixture
+def distox(api: Api, url: str) -> Distox:
+    return Distox(api, url, "ada")
+
+
+def test_metrics_shows_an_evaluation_as_a_table_with_intervals(api: Api, distox: Distox) -> None:
+    summaries = (Summary("joint", 0.05, "copy", 0.04, 0.06, 550), Summary("joint", 0.7, "student", 0.69, 0.71, 550))
+    run = api.finish(evaluate(), summaries=summaries, points=(Point("systems_done", 1, 1.0),))
+    shown = distox("metrics", run.id).stdout
+    assert "0.05 [0.04, 0.06]" in shown
+    assert "student" in shown
+    assert "systems_done" in shown
+    assert json.loads(distox("metrics", run.id, "--json").stdout)["summaries"][1]["value"] == 0.7
+
+
+def test_metrics_of_one_name_shows_its_points(api: Api, distox: Distox) -> None:
+    run = api.finish(export(), points=tuple(Point("loss", step, 1 / step) for step in (10, 20)))
+    lines = distox("metrics", run.id, "--name", "loss").stdout.splitlines()
+    assert [line.split() for line in lines[-2:]] == [["10", "0.1"], ["20", "0.05"]]
+
+
+def test_metrics_of_a_run_without_figures_says_so(api: Api, distox: Distox) -> None:
+    assert distox("metrics", api.store.submit(export(), owner="ada").id).stdout == "no figures yet\n"
+
+
+def test_artifacts_are_listed_and_downloaded_as_they_were(api: Api, distox: Distox, tmp_path: Path) -> None:
+    run = api.finish(export(), artifacts={"model": "model", "rows": "dump.csv"})
+    output = api.output(run)
+    (output / "model" / "inner").mkdir(parents=True)
+    (output / "model" / "config.json").write_text("{}", "utf-8")
+    (output / "model" / "inner" / "w.bin").write_bytes(b"1234")
+    (output / "dump.csv").write_text("text\n", "utf-8")
+    assert "model" in distox("artifacts", "list", run.id).stdout
+    to = tmp_path / "new" / "folder"
+    for name in ("model", "rows"):
+        result = distox("artifacts", "download", run.id, name, "--to", str(to))
+        assert result.exit_code == 0, result.stderr
+    found = {str(file.relative_to(to)): file.read_bytes() for file in to.rglob("*") if file.is_file()}
+    assert found == {"model/config.json": b"{}", "model/inner/w.bin": b"1234", "dump.csv": b"text\n"}
+
+
+def test_an_artifact_that_is_not_there_is_said_with_those_that_are(api: Api, distox: Distox, tmp_path: Path) -> None:
+    run = api.finish(export(), artifacts={"model": "model"})
+    result = distox("artifacts", "download", run.id, "mode")
+    assert result.exit_code == 2
+    assert "it has: model" in result.stderr
+
+
+def test_a_folder_that_can_not_be_written_is_one_line(api: Api, distox: Distox, tmp_path: Path) -> None:
+    run = api.finish(export(), artifacts={"rows": "dump.csv"})
+    (api.output(run) / "dump.csv").write_text("text\n", "utf-8")
+    (tmp_path / "file").write_text("", "utf-8")
+    result = distox("artifacts", "download", run.id, "rows", "--to", str(tmp_path / "file" / "folder"))
+    assert result.exit_code == 1
+    assert "can't be written" in result.stderr
