@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from cluster.follow import Line, follow, format_line
+from cluster.references import resolve_runs
 from cluster.runs import Run, State, job_id
 from cluster.store import Store, StoreError
 from configs.load import SpecError, load_spec
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings()
         spec = resolve_paths(load_spec(options.spec), Path.cwd())
         store = open_store(settings)
+        # Who may submit a Ray job may read every run anyway.
+        spec = resolve_runs(spec, store, may_read=lambda run: True)
     except (SpecError, SettingsError, StoreError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

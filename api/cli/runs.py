@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,15 +55,7 @@ def submit(
     """
     resolved = _load(spec, name)
     with connected() as client:
-        from configs.load import dump_spec
-
-        run = client.submit(dump_spec(resolved), idempotency_key=key or f"cli-{uuid.uuid4().hex}")
-        if not (as_json and not follow):
-            typer.echo(f"submitted {run.kind} {run.name or ''} as {run.id}".replace("  ", " "), err=as_json)
-        if follow:
-            _watch(client, run.id, as_json=as_json)
-        elif as_json:
-            typer.echo(run.model_dump_json(indent=2))
+        submit_and_follow(client, resolved, key=key, follow=follow, as_json=as_json)
 
 
 def list_runs(
@@ -127,24 +121,46 @@ def cancel(
             typer.echo(run.model_dump_json() if as_json else f"{run.id}: {_cancelled(run.state)}")
 
 
+def submit_and_follow(client: Client, spec: AnySpec, *, key: str | None = None, follow: bool, as_json: bool) -> None:
+    """Submit, say so, and watch to the end unless told otherwise; then exits with what came of the run."""
+    from configs.load import dump_spec
+
+    run = client.submit(dump_spec(spec), idempotency_key=key or f"cli-{uuid.uuid4().hex}")
+    if not (as_json and not follow):
+        typer.echo(f"submitted {run.kind} {run.name or ''} as {run.id}".replace("  ", " "), err=as_json)
+    if follow:
+        _watch(client, run.id, as_json=as_json)
+    elif as_json:
+        typer.echo(run.model_dump_json(indent=2))
+
+
+@contextmanager
+def spec_faults() -> Iterator[None]:
+    """One line on stderr for each fault of a spec that is made inside, then exit code 2."""
+    from configs.load import SpecError
+
+    try:
+        yield
+    except SpecError as error:
+        for fault in error.faults:
+            typer.echo(f"{error.source}: {fault}", err=True)
+        raise typer.Exit(WRONG) from error
+
+
 def _cancelled(state: str) -> str:
     return "CANCELLED" if state == "CANCELLED" else f"{state}, will be cancelled at its next task or step"
 
 
 def _load(file: Path, name: str | None) -> AnySpec:
     """The spec with absolute paths; exits with 2 and one line for each fault when it's wrong."""
-    from configs.load import SpecError, load_spec, validate_spec
+    from configs.load import load_spec, validate_spec
     from configs.paths import resolve_paths
 
-    try:
+    with spec_faults():
         spec = load_spec(file)
         if name is not None:
             spec = validate_spec({**spec.model_dump(mode="json"), "name": name}, source="--name")
         return resolve_paths(spec, Path.cwd())
-    except SpecError as error:
-        for fault in error.faults:
-            typer.echo(f"{error.source}: {fault}", err=True)
-        raise typer.Exit(WRONG) from error
 
 
 def _watch(client: Client, run_id: str, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from api.openapi import SUBMIT_BODY, problems
 from api.schemas import RUN_ID, EventsView, EventView, RunDetail, RunPage, RunView
 from api.search import MAX_LIMIT, Question, children_of, find_runs
 from cluster.records import RunNotFound
+from cluster.references import resolve_runs
 from cluster.runs import State
 from cluster.store import Store
 from configs.load import dump_spec
@@ -138,7 +139,7 @@ def _submit(
     store: Store, caller: Caller, roots: Roots, body: bytes, content_type: str, key: str | None
 ) -> tuple[RunDetail, bool]:
     """The run, and whether it's new."""
-    spec = read_spec(body, content_type=content_type)
+    spec = resolve_runs(read_spec(body, content_type=content_type), store, may_read=caller.may_see)
     check_places(spec, roots, is_admin=caller.is_admin, may_read=lambda run_id: _may_read(store, caller, run_id))
     before = store.find_submission(caller.owner, key) if key is not None else None
     run = store.submit(spec, owner=caller.owner, submission_id=key)

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-REFERENCE_PATTERN = r"^\$\{steps\.[a-z][a-z0-9_]*\.[a-z_]+\}$"
-"""A reference to an output of an earlier step of the same pipeline, as ``${steps.teacher.model}``."""
+REFERENCE_PATTERN = r"^\$\{(steps\.[a-z][a-z0-9_]*|runs\.r-[0-9a-z]+)\.[a-z_]+\}$"
+"""A reference to an output of an earlier step of the same pipeline, as ``${steps.teacher.model}``, or of a run that has
+SUCCEEDED, as ``${runs.r-1k10dp4r1sxdtmjsm3.model}``."""
 
 FAULT = "fault"
 """Pydantic's error type of a broken rule; its context holds ``message`` and ``remedy``."""

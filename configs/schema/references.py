@@ -1,4 +1,8 @@
-"""References between the steps of a pipeline: ``${steps.NAME.OUTPUT}``, and which outputs each kind has."""
+"""References to what other work made, and which outputs each kind has.
+
+``${steps.NAME.OUTPUT}`` names a step of the same pipeline and makes its graph; ``${runs.ID.OUTPUT}`` names a run that
+has SUCCEEDED, and is replaced by a path when the spec is submitted.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 """Kind of step → the names that another step may refer to; each is a path in the storage."""
 
 _REFERENCE = re.compile(r"\$\{steps\.([a-z][a-z0-9_]*)\.([a-z_]+)\}")
+_RUN_REFERENCE = re.compile(r"\$\{runs\.(r-[0-9a-z]+)\.([a-z_]+)\}")
 
 
 class Reference(NamedTuple):
@@ -46,12 +51,37 @@ def find_references(value: Any, field: str = "") -> Iterator[Reference]:
 
 
 def resolve_references(value: Any, lookup: Callable[[str, str], str]) -> Any:
-    """Return the tree with each reference replaced by ``lookup(step, output)``."""
+    """Return the tree with each reference to a step replaced by ``lookup(step, output)``."""
+    return _replaced(value, _REFERENCE, lookup)
+
+
+class RunReference(NamedTuple):
+    """Where a reference to a run stands, and what it names."""
+
+    field: str
+    value: str
+    run_id: str
+    output: str
+
+
+def find_run_references(value: Any) -> Iterator[RunReference]:
+    """Yield every reference to a run in a tree of dicts, lists and strings."""
+    for place, text in _strings(value, ""):
+        if match := _RUN_REFERENCE.fullmatch(text):
+            yield RunReference(place, text, match[1], match[2])
+
+
+def resolve_run_references(value: Any, lookup: Callable[[str, str], str]) -> Any:
+    """Return the tree with each reference to a run replaced by ``lookup(run_id, output)``."""
+    return _replaced(value, _RUN_REFERENCE, lookup)
+
+
+def _replaced(value: Any, pattern: re.Pattern[str], lookup: Callable[[str, str], str]) -> Any:
     if isinstance(value, dict):
-        return {key: resolve_references(item, lookup) for key, item in value.items()}
+        return {key: _replaced(item, pattern, lookup) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [resolve_references(item, lookup) for item in value]
-    if isinstance(value, str) and (match := _REFERENCE.fullmatch(value)):
+        return [_replaced(item, pattern, lookup) for item in value]
+    if isinstance(value, str) and (match := pattern.fullmatch(value)):
         return lookup(match[1], match[2])
     return value
 
@@ -70,11 +100,11 @@ def broken_references(steps: Mapping[str, Any]) -> Iterator[BrokenReference]:
     known: dict[str, set[str]] = {name: set() for name in steps}
     for name, step in steps.items():
         for field, text in _strings(step, f"steps.{name}"):
-            if "${" not in text:
+            if "${" not in text or _RUN_REFERENCE.fullmatch(text):
                 continue
             match = _REFERENCE.fullmatch(text)
             if match is None:
-                remedy = "write the whole value as ${steps.NAME.OUTPUT}"
+                remedy = "write the whole value as ${steps.NAME.OUTPUT}, or ${runs.ID.OUTPUT}"
                 yield BrokenReference(field, text, "is no reference, but has ${ in it", remedy)
             elif (fault := _broken(Reference(field, match[1], match[2]), text, steps)) is not None:
                 yield fault

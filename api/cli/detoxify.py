@@ -1,0 +1,99 @@
+"""``distox detoxify``: one file of comments, rewritten by a model of this store, without writing a spec first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli.connect import WRONG, connected, fail
+from api.cli.runs import Json, spec_faults, submit_and_follow
+
+if TYPE_CHECKING:
+    from api.client import Client
+    from api.schemas import RunView
+    from configs.schema.kinds import AnySpec
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(detoxify)
+
+
+def detoxify(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV or JSONL, with a header or keys.", show_default=False)],
+    text_column: Annotated[str, typer.Option(help="The column that holds the comment.")] = "text",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A run that made a model, or a model's folder; the newest exported one when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that decode, one CPU each.", min=1)] = 1,
+    follow: Annotated[
+        bool, typer.Option("--follow/--detach", help="Watch the run to its end, or return when it is recorded.")
+    ] = True,
+    print_spec: Annotated[bool, typer.Option("--print-spec", help="Print the spec and submit nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Rewrite a file of comments; every row comes out exactly once, with all its columns and two new ones.
+
+    `detoxified` is the rewritten comment, `distox_status` says what became of it. A spec can say more: blocked phrases,
+    beams, the size of a task. `--print-spec` prints one to begin with.
+
+    ```
+    distox detoxify dump.csv --text-column comment
+    distox detoxify dump.csv --text-column comment --model r-1k10dp4r1sxdtmjsm3 --workers 2
+    distox detoxify dump.csv --text-column comment --print-spec > dump.yaml
+    ```
+    """
+    if not file.is_file():
+        fail(f"{file}: no such file; give a CSV, TSV or JSONL file", code=WRONG)
+    from configs.load import validate_spec
+
+    with connected() as client, spec_faults():
+        spec = validate_spec(
+            {
+                "kind": "detoxify",
+                "name": file.stem[:100],
+                "model": {"name": _model(client, model)},
+                "input": {"path": str(file.absolute()), "text_column": text_column},
+                "resources": {"num_workers": workers},
+            },
+            source="distox detoxify",
+        )
+        if print_spec:
+            _print(spec)
+            return
+        submit_and_follow(client, spec, follow=follow, as_json=as_json)
+
+
+def _model(client: Client, given: str | None) -> str:
+    """What the spec names: a folder that exists, or a reference to a run's model."""
+    if given is None:
+        run = _newest_export(client)
+        typer.echo(f"model: {run.id} ({run.name or run.kind}); --model names another", err=True)
+        return f"${{runs.{run.id}.model}}"
+    if Path(given).expanduser().is_dir():
+        return str(Path(given).expanduser().absolute())
+    if not given.startswith("r-"):
+        remedy = "`distox list --steps --kind export` shows runs"
+        fail(f"--model {given}: neither a folder nor a run; {remedy}", code=WRONG)
+    return f"${{runs.{given}.model}}"
+
+
+def _newest_export(client: Client) -> RunView:
+    run = next(client.runs(limit=1, kind="export", state="SUCCEEDED"), None)
+    if run is None:
+        fail("no run has exported a model yet; run `distox quickstart`, or give --model", code=WRONG)
+    return run
+
+
+def _print(spec: AnySpec) -> None:
+    """As YAML, without what the defaults say."""
+    import yaml
+
+    data = {"kind": spec.kind, **spec.model_dump(mode="json", exclude_defaults=True)}
+    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
