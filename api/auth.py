@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -17,19 +16,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import Problem, Refused
 from api.limits import RateLimiter
+from api.roles import Role
 from api.schemas import RUN_ID
 from cluster.records import RunNotFound
 from cluster.runs import Run
 from cluster.store import Store
-
-
-class Role(StrEnum):
-    """What a key may do."""
-
-    VIEWER = "viewer"
-    SUBMITTER = "submitter"
-    ADMIN = "admin"
-
 
 _RANK = {role: rank for rank, role in enumerate(Role)}
 
@@ -54,7 +45,10 @@ class Caller:
 _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="key",
-    description="`Authorization: Bearer dx_…`. `distox up` writes the first key into `$DISTOX_HOME/api-key`.",
+    description=(
+        "`Authorization: Bearer dx_…`. `distox up` writes the first key into `$DISTOX_HOME/api-key`; "
+        "`distox keys create` makes others."
+    ),
 )
 
 

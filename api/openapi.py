@@ -17,8 +17,9 @@ _REFERENCE = "#/components/schemas/{model}"
 DESCRIPTION = """Submit specs, follow runs and read results of distox.
 
 Every request but `/v1/health` needs a key: `Authorization: Bearer dx_…`. `distox up` writes the first one, an admin's,
-into `$DISTOX_HOME/api-key`; `eval "$(distox env)"` puts it into `$DISTOX_API_KEY`. A *viewer* reads, a *submitter* also
-submits and cancels, an *admin* does so for every owner. A run of another owner is answered like one that doesn't exist.
+into `$DISTOX_HOME/api-key`; `eval "$(distox env)"` puts it into `$DISTOX_API_KEY`. `distox keys create` makes others: a
+*viewer* reads, a *submitter* also submits and cancels, an *admin* does so for every owner. A run of another owner is
+answered like one that doesn't exist.
 
 What goes wrong is answered as `application/problem+json` with `detail` and, for a wrong spec, one entry in `faults` for
 each thing that is wrong: field, value, message, remedy. Every answer has the header `X-Request-ID`.

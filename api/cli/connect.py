@@ -39,7 +39,11 @@ def connected() -> Iterator[Client]:
         for fault in error.faults:
             where = f"{fault.field} = {fault.value}" if fault.value else fault.field
             typer.echo(f"{where}: {fault.message}; {fault.remedy}", err=True)
-        hint = "; the key is in DISTOX_API_KEY, or in the file api-key of the home" if error.status == 401 else ""
+        hints = {
+            401: "; it is in DISTOX_API_KEY, or in the file api-key of the home; `distox keys create OWNER` makes one",
+            403: "; `distox keys create OWNER --role ROLE` makes another key",
+        }
+        hint = hints.get(error.status, "")
         if not error.faults:
             typer.echo(f"distox: {error.detail}{hint}", err=True)
         raise typer.Exit(FAILED if error.status >= 500 else WRONG) from error

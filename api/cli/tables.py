@@ -14,6 +14,7 @@ from api.cli.watch import describe
 
 if TYPE_CHECKING:
     from api.schemas import ArtifactView, MetricsView, RunDetail, RunView, SeriesView, SummaryView
+    from cluster.keys import ApiKey
 
 _COLOURS = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "RUNNING": "cyan", "STARTING": "cyan"}
 _WIDTH = 140
@@ -101,6 +102,15 @@ def artifacts_table(found: Sequence[tuple[RunView, ArtifactView]]) -> Table:
     return table
 
 
+def keys_table(found: Sequence[ApiKey]) -> Table:
+    """One line for each key of the API."""
+    table = _table("prefix", "owner", "role", "name", "made", "revoked")
+    for key in found:
+        revoked = "" if key.revoked_at is None else _moment(key.revoked_at)
+        table.add_row(key.prefix, escape(key.owner), key.role, escape(key.name), _moment(key.created_at), revoked)
+    return table
+
+
 def _systems_table(figures: Sequence[SummaryView]) -> Table:
     """Systems by row, metrics by column."""
     metrics = list(dict.fromkeys(item.metric for item in figures))
@@ -152,7 +162,11 @@ def _note(run: RunView) -> str:
 
 
 def _when(run: RunView) -> str:
-    return run.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return _moment(run.created_at)
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _took(run: RunView) -> str:

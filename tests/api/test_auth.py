@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from api.app import create_app
-from api.auth import Role
 from api.limits import MAX_CALLERS, Limits, RateLimiter
+from api.roles import Role
 from cluster.store import Store
 from tests.api.conftest import Api
 from tests.api.specs import EXPORT, evaluate

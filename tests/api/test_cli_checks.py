@@ -88,6 +88,9 @@ OWN_COMMANDS = [
     "metrics",
     "artifacts list",
     "artifacts download",
+    "keys create",
+    "keys list",
+    "keys revoke",
 ]
 
 
@@ -101,6 +104,6 @@ def test_help_of_a_command_teaches_with_an_example(command: str) -> None:
 
 def test_help_lists_every_command_and_the_exit_codes() -> None:
     shown = run_command("--help").stdout
-    for command in (*OWN_COMMANDS[:-2], "artifacts", "quickstart", "up", "down", "status", "env"):
+    for command in (*OWN_COMMANDS[:7], "artifacts", "keys", "quickstart", "up", "down", "status", "env"):
         assert f" {command} " in shown
     assert "Exit codes" in shown
