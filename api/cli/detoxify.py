@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.cli.connect import WRONG, connected, fail
+from api.cli.results import download_artifact
 from api.cli.runs import Json, spec_faults, submit_and_follow
 
 if TYPE_CHECKING:
@@ -32,16 +33,18 @@ def detoxify(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that decode, one CPU each.", min=1)] = 1,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the rewritten file.")] = Path(),
     follow: Annotated[
-        bool, typer.Option("--follow/--detach", help="Watch the run to its end, or return when it is recorded.")
+        bool,
+        typer.Option("--follow/--detach", help="Watch the run and fetch its file, or return when it is recorded."),
     ] = True,
     print_spec: Annotated[bool, typer.Option("--print-spec", help="Print the spec and submit nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Rewrite a file of comments; every row comes out exactly once, with all its columns and two new ones.
 
-    `detoxified` is the rewritten comment, `distox_status` says what became of it. A spec can say more: blocked phrases,
-    beams, the size of a task. `--print-spec` prints one to begin with.
+    `dump.csv` becomes `dump.detoxified.csv`: `detoxified` is the rewritten comment, `distox_status` says what became of
+    it. A spec can say more: blocked phrases, beams, the size of a task. `--print-spec` prints one to begin with.
 
     ```
     distox detoxify dump.csv --text-column comment
@@ -53,6 +56,9 @@ def detoxify(
         fail(f"{file}: no such file; give a CSV, TSV or JSONL file", code=WRONG)
     from configs.load import validate_spec
 
+    target = to / f"{file.stem}.detoxified{file.suffix}"
+    if follow and not print_spec and target.exists():
+        fail(f"{target} is there already; move it, or give another folder with --to", code=WRONG)
     with connected() as client, spec_faults():
         spec = validate_spec(
             {
@@ -67,7 +73,11 @@ def detoxify(
         if print_spec:
             _print(spec)
             return
-        submit_and_follow(client, spec, follow=follow, as_json=as_json)
+        run = submit_and_follow(client, spec, follow=follow, as_json=as_json)
+        if not follow:
+            typer.echo(f"at its end: distox artifacts download {run.id} rows", err=as_json)
+            return
+        download_artifact(client, run.id, "rows", to, quiet=as_json)
 
 
 def _model(client: Client, given: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,14 @@ MEASURES = {
 }
 """Metric → heading, each shown with its 95 % interval."""
 NUM_EXAMPLES = 3
+WIDTH = 118
+"""Where there is no terminal that says its own."""
+STATUSES = ("rewritten", "unchanged", "passed", "flagged", "quarantined")
 
 
 def print_report(store: Store, run: Run, *, settings: Settings, seconds: float) -> None:
     """Print the report of a pipeline that SUCCEEDED."""
-    console = Console(width=None if Console().is_terminal else 150)
+    console = Console(width=None if Console().is_terminal else WIDTH)
     steps = {step.step: step for step in steps_of(store, run)}
     for step in steps.values():
         if step.kind == "evaluate":
@@ -46,11 +50,12 @@ def print_report(store: Store, run: Run, *, settings: Settings, seconds: float) 
     scores = next((step.id for step in steps.values() if step.kind == "evaluate"), run.id)
     for command in (
         f"{home}distox up",
-        'eval "$(distox env)"',
+        f'eval "$({home}distox env)"',
         f"distox show {run.id}",
         f"distox metrics {scores}",
-        f'curl -s -H "Authorization: Bearer $DISTOX_API_KEY" $DISTOX_API_URL/v1/runs/{scores}/metrics',
-        "distox down",
+        f'curl -s -H "Authorization: Bearer $DISTOX_API_KEY" $DISTOX_API_URL/v1/runs/{scores}/table',
+        "distox detoxify YOUR.csv --text-column comment",
+        f"{home}distox down",
     ):
         console.print(f"  {command}", soft_wrap=True, highlight=False)
 
@@ -60,7 +65,9 @@ def results_table(summaries: list[Summary]) -> Table:
     values = {(item.system, item.metric): item for item in summaries}
     systems = list(dict.fromkeys(item.system for item in summaries if item.metric == "joint"))
     rows = values[systems[0], "joint"].count if systems else 0
-    table = Table(title=f"{rows} test rows, embedded judges; 95 % bootstrap intervals", title_justify="left")
+    table = Table(
+        title=f"{rows} test rows, embedded judges; 95 % bootstrap intervals", title_justify="left", show_lines=True
+    )
     table.add_column("system")
     for heading in (*MEASURES.values(), "parameters", "on disk", "rows/s"):
         table.add_column(heading, justify="right")
@@ -75,7 +82,7 @@ def results_table(summaries: list[Summary]) -> Table:
 
 def differences(summaries: list[Summary]) -> Table:
     """How much better each model's joint is than the controls', paired on the same rows."""
-    table = Table(title="joint, paired difference", title_justify="left")
+    table = Table(title="joint, paired difference", title_justify="left", show_lines=True)
     for heading in ("system", "minus copy", "minus delete"):
         table.add_column(heading)
     values = {(item.system, item.metric): item for item in summaries}
@@ -101,25 +108,29 @@ def _print_rewrites(console: Console, store: Store, step: Run) -> None:
     artifact = next(item for item in store.artifacts(step.id) if item.name == "rows")
     file = Path(artifact.path)
     column = step.spec["input"]["text_column"]
-    counts = {item.metric: int(item.value) for item in store.summaries(step.id)}
-    console.print(
-        f"\n{counts.get('rows', 0)} comments detoxified: [bold]{file}[/bold]", soft_wrap=True, highlight=False
-    )
-    shown = 0
+    statuses: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     with file.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
-            if row["distox_status"] == "rewritten" and "\n" not in row[column] and shown < NUM_EXAMPLES:
-                shown += 1
-                console.print(f"  - {row[column]}", markup=False, highlight=False, soft_wrap=True)
-                console.print(f"  + {row['detoxified']}", markup=False, highlight=False, soft_wrap=True)
+            statuses[row["distox_status"]] += 1
+            is_short = row["distox_status"] == "rewritten" and "\n" not in row[column]
+            if is_short and len(examples) < NUM_EXAMPLES:
+                examples[row[column]] = row["detoxified"]
+    counts = ", ".join(f"{statuses[status]:,} {status}" for status in STATUSES if statuses[status])
+    console.print(f"\n{statuses.total():,} comments: {counts}", highlight=False)
+    console.print(f"[bold]{file}[/bold]", soft_wrap=True, highlight=False)
+    for comment, rewrite in examples.items():
+        console.print(f"  - {comment}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  + {rewrite}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _interval(item: Summary | None) -> str:
+    """The mean, and its interval on a line of its own: a table of both stays narrow."""
     if item is None:
         return ""
     if item.low is None or item.high is None:
         return f"{item.value:.3f}"
-    return f"{item.value:.3f} [{item.low:.3f}, {item.high:.3f}]"
+    return f"{item.value:.3f}\n{item.low:.3f}–{item.high:.3f}"
 
 
 def _number(item: Summary | None, form: str, *, scale: float = 1.0) -> str:

@@ -87,15 +87,23 @@ def download(
     ```
     """
     with connected() as client:
-        there = client.artifacts(run_id).artifacts
-        chosen = next((item for item in there if item.name == name), None)
-        if chosen is None:
-            names = ", ".join(item.name for item in there) or "none"
-            fail(f"{run_id} has no artifact {name}; it has: {names}", code=WRONG)
-        _download(client, run_id, chosen, to)
+        download_artifact(client, run_id, name, to)
 
 
-def _download(client: Client, run_id: str, artifact: ArtifactView, to: Path) -> None:
+def download_artifact(client: Client, run_id: str, name: str, to: Path, *, quiet: bool = False) -> None:
+    """Write an artifact below the folder ``to`` and name each file, on stderr if ``quiet``.
+
+    Exits with 2 when the run has none of that name.
+    """
+    there = client.artifacts(run_id).artifacts
+    chosen = next((item for item in there if item.name == name), None)
+    if chosen is None:
+        names = ", ".join(item.name for item in there) or "none"
+        fail(f"{run_id} has no artifact {name}; it has: {names}", code=WRONG)
+    _download(client, run_id, chosen, to, quiet=quiet)
+
+
+def _download(client: Client, run_id: str, artifact: ArtifactView, to: Path, *, quiet: bool) -> None:
     if artifact.num_files > len(artifact.files):
         listed = f"{artifact.num_files:,} files, of which the API lists {len(artifact.files):,}"
         fail(f"{artifact.name} has {listed}; copy it from the run's output folder instead", code=WRONG)
@@ -107,7 +115,7 @@ def _download(client: Client, run_id: str, artifact: ArtifactView, to: Path) -> 
         destination = to / artifact.name / inner if artifact.is_folder else to / PurePosixPath(artifact.file_name).name
         destination.parent.mkdir(parents=True, exist_ok=True)
         num_bytes = client.download(run_id, artifact.name, file.path, destination)
-        typer.echo(f"{destination}  {num_bytes:,} bytes")
+        typer.echo(f"{destination}  {num_bytes:,} bytes", err=quiet)
 
 
 def _with_steps(client: Client, run_id: str) -> list[RunView]:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from api.cli.connect import FAILED, INTERRUPTED, WRONG, connected
 
 if TYPE_CHECKING:
     from api.client import Client
+    from api.schemas import RunDetail
     from configs.schema.kinds import AnySpec
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -55,7 +56,9 @@ def submit(
     """
     resolved = _load(spec, name)
     with connected() as client:
-        submit_and_follow(client, resolved, key=key, follow=follow, as_json=as_json)
+        run = submit_and_follow(client, resolved, key=key, follow=follow, as_json=as_json)
+        if follow and not as_json:
+            typer.echo(f"results: distox metrics {run.id}; distox artifacts list {run.id}")
 
 
 def list_runs(
@@ -121,17 +124,23 @@ def cancel(
             typer.echo(run.model_dump_json() if as_json else f"{run.id}: {_cancelled(run.state)}")
 
 
-def submit_and_follow(client: Client, spec: AnySpec, *, key: str | None = None, follow: bool, as_json: bool) -> None:
-    """Submit, say so, and watch to the end unless told otherwise; then exits with what came of the run."""
+def submit_and_follow(
+    client: Client, spec: AnySpec, *, key: str | None = None, follow: bool, as_json: bool
+) -> RunDetail:
+    """Submit, say so, and watch to the end unless told otherwise.
+
+    Exits with 1 when the run FAILED, 130 when it was cancelled or the watching was interrupted.
+    """
     from configs.load import dump_spec
 
     run = client.submit(dump_spec(spec), idempotency_key=key or f"cli-{uuid.uuid4().hex}")
     if not (as_json and not follow):
         typer.echo(f"submitted {run.kind} {run.name or ''} as {run.id}".replace("  ", " "), err=as_json)
     if follow:
-        _watch(client, run.id, as_json=as_json)
-    elif as_json:
+        return _watch(client, run.id, as_json=as_json)
+    if as_json:
         typer.echo(run.model_dump_json(indent=2))
+    return run
 
 
 @contextmanager
@@ -163,8 +172,8 @@ def _load(file: Path, name: str | None) -> AnySpec:
         return resolve_paths(spec, Path.cwd())
 
 
-def _watch(client: Client, run_id: str, *, as_json: bool) -> None:
-    """Follow to the end and exit with what came of it."""
+def _watch(client: Client, run_id: str, *, as_json: bool) -> RunDetail:
+    """Follow to the end; exits when that isn't SUCCEEDED."""
     from api.cli.follow import follow
 
     try:
@@ -174,7 +183,6 @@ def _watch(client: Client, run_id: str, *, as_json: bool) -> None:
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(run.model_dump_json(indent=2))
-    elif run.state == "SUCCEEDED":
-        typer.echo(f"results: distox metrics {run.id}; distox artifacts {run.id}")
-    codes: dict[str, Any] = {"SUCCEEDED": 0, "CANCELLED": INTERRUPTED}
-    raise typer.Exit(codes.get(run.state, FAILED))
+    if run.state != "SUCCEEDED":
+        raise typer.Exit(INTERRUPTED if run.state == "CANCELLED" else FAILED)
+    return run

@@ -60,6 +60,7 @@ def test_a_printed_spec_is_one_that_can_be_submitted(api: Api, distox: Distox, d
     ("arguments", "words"),
     [
         (["nowhere.csv"], "nowhere.csv: no such file"),
+        (["{dump}", "--to", "{there}"], "is there already"),
         (["{dump}"], "no run has exported a model yet"),
         (["{dump}", "--model", "student"], "neither a folder nor a run"),
         (["{dump}", "--model", "r-0000000000000000zz"], "names no run"),
@@ -68,7 +69,10 @@ def test_a_printed_spec_is_one_that_can_be_submitted(api: Api, distox: Distox, d
 def test_what_cannot_work_is_refused_with_the_remedy(
     api: Api, distox: Distox, dump: str, arguments: list[str], words: str
 ) -> None:
-    result = distox("detoxify", *[item.format(dump=dump) for item in arguments])
+    there = Path(dump).parent / "there"
+    there.mkdir()
+    (there / "dump.detoxified.csv").touch()
+    result = distox("detoxify", *[item.format(dump=dump, there=there) for item in arguments])
     assert result.exit_code == 2
     assert words in result.stderr
     assert api.store.list() == []
