@@ -8,8 +8,6 @@ from cluster.runs import Run, State
 from cluster.store import Store
 
 MAX_LIMIT = 200
-MAX_SCANNED = 2000
-"""Runs that are looked at for one page when names are searched: a rare name may give a short page with a cursor."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +33,19 @@ class Page:
 
 def find_runs(store: Store, question: Question, *, limit: int, cursor: str | None) -> Page:
     """One page of at most ``limit`` runs that were submitted before the run ``cursor``."""
-    found: list[Run] = []
-    scanned = 0
-    while True:
+    found = store.list(
+        owner=question.owner,
+        state=question.state,
+        kind=question.kind,
+        parent=question.parent,
+        name_contains=question.name,
+        top_level=question.top_level,
         # One more than is shown tells whether another page follows.
-        batch = _batch(store, question, MAX_LIMIT if question.name else limit + 1, cursor)
-        for run in batch:
-            if len(found) == limit:
-                return Page(found, cursor)
-            cursor, scanned = run.id, scanned + 1
-            if _has_name(run, question.name):
-                found.append(run)
-        if len(batch) < (MAX_LIMIT if question.name else limit + 1):
-            return Page(found, None)
-        if scanned >= MAX_SCANNED:
-            return Page(found, cursor)
+        limit=limit + 1,
+        before=cursor,
+    )
+    runs = found[:limit]
+    return Page(runs, runs[-1].id if len(found) > limit else None)
 
 
 def children_of(store: Store, run: Run) -> list[Run]:
@@ -59,19 +55,3 @@ def children_of(store: Store, run: Run) -> list[Run]:
     order = {step: position for position, step in enumerate(run.spec["steps"])}
     children = store.list(parent=run.id, limit=max(1, len(order)))
     return sorted(children, key=lambda child: order.get(child.step or "", len(order)))
-
-
-def _batch(store: Store, question: Question, limit: int, cursor: str | None) -> list[Run]:
-    return store.list(
-        owner=question.owner,
-        state=question.state,
-        kind=question.kind,
-        parent=question.parent,
-        top_level=question.top_level,
-        limit=limit,
-        before=cursor,
-    )
-
-
-def _has_name(run: Run, part: str | None) -> bool:
-    return part is None or any(part.casefold() in text.casefold() for text in (run.name, run.step) if text)

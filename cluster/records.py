@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from cluster import keys as key_records
 from cluster import results
 from cluster.database import Database
 from cluster.keys import ApiKey
 from cluster.results import Artifact, Event, Point
-from cluster.rows import read_run
+from cluster.rows import fold, read_run
 from cluster.runs import Run, State
 from cluster.tables import runs
 from jobs.context import Summary
@@ -85,13 +85,15 @@ class Records:
         kind: str | None = None,
         parent: str | None = None,
         name: str | None = None,
+        name_contains: str | None = None,
         top_level: bool = False,
         limit: int = 50,
         before: str | None = None,
     ) -> Runs:
         """Runs, newest first.
 
-        Only those of the ``owner``, ``state``, ``kind``, ``parent`` and ``name`` that are given; ``top_level`` leaves
+        Only those of the ``owner``, ``state``, ``kind``, ``parent`` and ``name`` that are given; ``name_contains`` is a
+        part of the name, or of the step's name in its pipeline, in any case and without wildcards; ``top_level`` leaves
         out the steps of pipelines. At most ``limit``; ``before`` is the last id of the page before this one.
         """
         query = select(runs).order_by(runs.c.id.desc()).limit(limit)
@@ -99,6 +101,10 @@ class Records:
         for column, value in given.items():
             if value is not None:
                 query = query.where(runs.c[column] == str(value))
+        if (part := fold(name_contains)) is not None:
+            # The schema allows no capital in a step's name.
+            columns = (runs.c.folded_name, runs.c.step)
+            query = query.where(or_(*(column.contains(part, autoescape=True) for column in columns)))
         if top_level:
             query = query.where(runs.c.parent.is_(None))
         if before is not None:

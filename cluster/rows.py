@@ -25,6 +25,7 @@ def new_row(spec: AnySpec, *, owner: str, now: datetime, offset: int = 0) -> dic
     return {
         "id": new_run_id(now, offset=offset),
         "name": clean(spec.name),
+        "folded_name": fold(spec.name),
         "kind": spec.kind,
         "owner": owner,
         "state": str(State.PENDING),
@@ -49,6 +50,12 @@ def read_run(row: Row[Any]) -> Run:
 def clean(text: str | None) -> str | None:
     """Text without the NUL character, which PostgreSQL can't keep."""
     return text if text is None else text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def fold(text: str | None) -> str | None:
+    """Text as it is compared when case doesn't matter."""
+    cleaned = clean(text)
+    return cleaned if cleaned is None else cleaned.casefold()
 
 
 def one_line(reason: str | None) -> str | None:

@@ -42,8 +42,7 @@ def list_runs(
 ) -> RunPage:
     """Newest first; your own, or everybody's with an admin's key.
 
-    A page is the same whatever is submitted in between. When names are searched, a page may be shorter than `limit`
-    and still have a `next_cursor`.
+    A page is the same whatever is submitted in between.
     """
     if owner is not None and owner != caller.owner and not caller.is_admin:
         raise Refused(Problem.FORBIDDEN, "only an admin's key may list the runs of another owner")

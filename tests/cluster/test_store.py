@@ -253,6 +253,38 @@ def test_lists_are_newest_first_filtered_and_paged(store: Store) -> None:
     assert store.unfinished()[0].id == ids[0]
 
 
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("night", ["Nightly", "a night_ly 100%"]),
+        ("NIGHT", ["Nightly", "a night_ly 100%"]),
+        ("größe", ["GRÖSSE"]),
+        ("ÖSS", ["GRÖSSE"]),
+        ("%", ["a night_ly 100%"]),
+        ("_", ["a night_ly 100%"]),
+        ("/", ["road/data"]),
+        ("\\", ["back\\slash"]),
+        ("100%", ["a night_ly 100%"]),
+        ("nightly ", []),
+        ("n%y", []),
+        ("\x00", []),
+    ],
+)
+def test_a_part_of_a_name_is_found_in_any_case_and_without_wildcards(store: Store, part: str, found: list[str]) -> None:
+    for name in ("Nightly", "a night_ly 100%", "GRÖSSE", "back\\slash", "road/data", None):
+        store.submit(specs.prepare(name=name), owner="ann")
+    assert sorted(str(run.name) for run in store.list(name_contains=part)) == sorted(found)
+
+
+def test_a_step_is_found_by_its_own_name_too(store: Store) -> None:
+    spec = specs.pipeline()
+    parent = store.submit(spec, owner="bob")
+    store.expand(parent.id, spec.steps)
+    assert [run.step for run in store.list(name_contains="TEACH")] == ["teacher"]
+    assert store.list(name_contains="teach", top_level=True) == []
+    assert store.list(name_contains="teach", owner="ann") == []
+
+
 def test_points_of_the_latest_attempt_count_and_repeating_them_changes_nothing(store: Store) -> None:
     run_id, epoch = running(store)
     store.add_points(run_id, epoch, [Point("loss", 1, 9.0), Point("loss", 2, 8.0), Point("loss", 3, 7.0)])
