@@ -33,7 +33,7 @@ class ShardingError(ValueError):
 
 
 def check_deepspeed() -> None:
-    """Raise unless DeepSpeed could build its kernels here.
+    """Raise unless DeepSpeed could build its kernels here; builds nothing.
 
     Raises:
         ShardingError: no C++ compiler or no ninja on the PATH.

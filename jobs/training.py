@@ -25,6 +25,7 @@ from jobs.batches import Cut, MicroBatches, cut_evenly, plan_steps, steps_per_ep
 from jobs.collation import Batch, EncodedPairs, VocabularyMismatch, check_vocabularies, collate, encode_pairs, pad
 from jobs.context import JobContext, JobResult, Summary
 from jobs.data import DataError, load_pairs
+from jobs.kernel_build import build_kernel
 from jobs.models import LoadedModel, count_parameters, load_model
 from jobs.ranks import rank, wait_for_ranks, world_size
 from jobs.schedule import Phases
@@ -199,6 +200,7 @@ def _start_deepspeed(name: str | None) -> dict[str, Any] | None:
         return None
     check_deepspeed()
     config = load_deepspeed_config(name)
+    build_kernel()
     join_alone()
     return config
 
