@@ -175,11 +175,7 @@ def _run_as_job(settings: Settings) -> int:
         raise CoordinatorError("RAY_ADDRESS is not set; set it to the cluster's http://host:port, or use `distox up`")
     try:
         client = JobSubmissionClient(settings.ray_address)
-        name = client.submit_job(
-            entrypoint=f"{shlex.quote(sys.executable)} -m cluster.coordinator",
-            submission_id=f"{ACTOR_NAME}-{uuid.uuid4().hex[:8]}",
-            entrypoint_resources={DRIVER_RESOURCE: 1},
-        )
+        name = _submit_job(client)
         while not (status := client.get_job_status(name)).is_terminal():
             time.sleep(0.1)
         if status == JobStatus.SUCCEEDED:
@@ -188,6 +184,24 @@ def _run_as_job(settings: Settings) -> int:
     except (RuntimeError, OSError) as error:
         raise CoordinatorError(f"Ray at {settings.ray_address} can't be used ({error})") from error
     return 1
+
+
+def _submit_job(client: Any) -> str:
+    """Submit the job that ensures the coordinator, waiting for a head that is just up and has no agent yet."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            return str(
+                client.submit_job(
+                    entrypoint=f"{shlex.quote(sys.executable)} -m cluster.coordinator",
+                    submission_id=f"{ACTOR_NAME}-{uuid.uuid4().hex[:8]}",
+                    entrypoint_resources={DRIVER_RESOURCE: 1},
+                )
+            )
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def main() -> int:

@@ -108,6 +108,8 @@ def make_home(settings: Settings) -> Path:
         probe = home / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        # A home inside a folder that is submitted or committed stays out of it, with its keys.
+        (home / ".gitignore").write_text("*\n", "utf-8")
     except OSError as error:
         raise StackError(
             f"the home {home} can't be written ({error.strerror}); set DISTOX_HOME to another folder"

@@ -19,7 +19,8 @@ from configs.settings import Settings
 
 OBJECT_STORE_BYTES = 200_000_000
 """Ray's object store carries little here: rows travel as files, models as folders."""
-START_SECONDS = 60.0
+START_SECONDS = 180.0
+"""A part is up within 10 s on an idle machine; on one that is loaded eight times over Ray took 50."""
 
 RAY_PORTS = (
     "port",
@@ -42,6 +43,10 @@ RAY_ENVIRONMENT = {
     # Relative paths in a spec mean the submitter's folder, not one of Ray's.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray would serve on the machine's outward address, which changes with the network; so it keeps to 127.0.0.1.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray's processes rename themselves, and would overwrite their environment, and with it the mark, with the name.
+    "SPT_NOENV": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # Threads that wait by spinning slow a busy neighbour, and themselves, by a factor of two.
     "OMP_WAIT_POLICY": "PASSIVE",
