@@ -55,8 +55,8 @@ class Rewrite:
 class Detoxifier:
     """A loaded model with the rules around it. Not for use by several threads at once."""
 
-    def __init__(self, generator: Generator, blocklist: Blocklist) -> None:
-        """Wrap a loaded generator.
+    def __init__(self, generator: Generator, blocklist: Blocklist, *, by_sentence: bool = False) -> None:
+        """Wrap a loaded generator; ``by_sentence`` rewrites each sentence by itself.
 
         Raises:
             WindowError: with the prefix, not even one character fits.
@@ -68,6 +68,7 @@ class Detoxifier:
             )
         self._generator = generator
         self._blocklist = blocklist
+        self._by_sentence = by_sentence
 
     @classmethod
     def load(cls, spec: Detoxify, *, num_threads: int) -> Self:
@@ -85,7 +86,7 @@ class Detoxifier:
             engine=spec.engine,
             num_threads=num_threads,
         )
-        return cls(generator, Blocklist(spec.safety.blocklist))
+        return cls(generator, Blocklist(spec.safety.blocklist), by_sentence=spec.segments == "sentence")
 
     def rewrite(self, texts: Sequence[str]) -> list[Rewrite]:
         """One outcome for each text, in order. The same text or segment is decoded once, however often it comes."""
@@ -106,7 +107,7 @@ class Detoxifier:
             return Rewrite(None, Status.QUARANTINED, "not valid Unicode: half of a surrogate pair")
         if not text.strip():
             return Rewrite(text, Status.PASSED)
-        return segment(text, fits=self._generator.fits)
+        return segment(text, fits=self._generator.fits, by_sentence=self._by_sentence)
 
     def _decode(self, planned: Sequence[Rewrite | list[Segment]]) -> Mapping[str, Generated]:
         segments = [item for plan in planned if not isinstance(plan, Rewrite) for item in plan]

@@ -29,19 +29,21 @@ class Segment:
     is_rewritten: bool
 
 
-def segment(text: str, *, fits: Fits) -> list[Segment]:
+def segment(text: str, *, fits: Fits, by_sentence: bool = False) -> list[Segment]:
     """Cut ``text`` so that everything that is rewritten fits.
 
-    At line breaks always; where a line doesn't fit, between sentences, else between words, else inside a word. As much
-    goes into one segment as fits. A single character that doesn't fit is a segment all the same.
+    At line breaks always, and between all sentences if ``by_sentence``; where a line doesn't fit, between sentences,
+    else between words, else inside a word. Otherwise as much goes into one segment as fits. A single character that
+    doesn't fit is a segment all the same.
     """
+    pieces = _line_by_sentence if by_sentence else _line_by_window
     segments: list[Segment] = []
     start = 0
     for space in _SPACES.finditer(text):
         if _LINE_BREAK.search(space[0]):
-            segments += [*_line(text[start : space.start()], fits), Segment(space[0], is_rewritten=False)]
+            segments += [*_line(text[start : space.start()], fits, pieces), Segment(space[0], is_rewritten=False)]
             start = space.end()
-    segments += _line(text[start:], fits)
+    segments += _line(text[start:], fits, pieces)
     return [item for item in segments if item.text]
 
 
@@ -66,15 +68,30 @@ def _rewritten(text: str, outputs: Mapping[str, str]) -> str:
     return text if is_same_text(text, output) else output
 
 
-def _line(line: str, fits: Fits) -> Iterator[Segment]:
+def _line(line: str, fits: Fits, pieces: Callable[[str, Fits], Iterator[Segment]]) -> Iterator[Segment]:
     core = line.strip()
     if not core:
         yield Segment(line, is_rewritten=False)
         return
     start = line.index(core)
     yield Segment(line[:start], is_rewritten=False)
-    yield from [Segment(core, is_rewritten=True)] if fits(core) else _pack(_sentences(core), fits, _by_words)
+    yield from pieces(core, fits)
     yield Segment(line[start + len(core) :], is_rewritten=False)
+
+
+def _line_by_window(core: str, fits: Fits) -> Iterator[Segment]:
+    if fits(core):
+        yield Segment(core, is_rewritten=True)
+    else:
+        yield from _pack(_sentences(core), fits, _by_words)
+
+
+def _line_by_sentence(core: str, fits: Fits) -> Iterator[Segment]:
+    for index, part in enumerate(_sentences(core)):
+        if index % 2:
+            yield Segment(part, is_rewritten=False)
+        else:
+            yield from _fitting(part, fits, _by_words)
 
 
 def _by_words(sentence: str, fits: Fits) -> Iterator[Segment]:

@@ -133,6 +133,9 @@ class Detoxify(SpecBase):
     """Put before every comment; the one that the model was trained with."""
     max_length: Annotated[int, Field(ge=8, le=4096)] = 96
     """Longest input of the model in tokens; longer comments are rewritten in segments."""
+    segments: Literal["window", "sentence"] = "window"
+    """window: as much of a comment at once as fits. sentence: each sentence by itself, for a model that was trained on
+    single sentences."""
     decoding: Decoding = Decoding()
     """Beam search."""
     safety: Safety = Safety()

@@ -39,6 +39,16 @@ def test_a_long_line_is_cut_between_sentences_and_as_much_as_fits_stays_together
     assert rewritten(segment(line, fits=within(14))) == ["Ab cd. Ef gh!", '"Ij kl."', "Mn op? Qr st"]
 
 
+def test_sentence_by_sentence_each_is_a_segment_and_the_spaces_between_go_through() -> None:
+    segments = segment('Ab cd.  Ef gh! "Ij kl." mn', fits=within(100), by_sentence=True)
+    assert rewritten(segments) == ["Ab cd.", "Ef gh!", '"Ij kl."', "mn"]
+    assert [item.text for item in segments if not item.is_rewritten] == ["  ", " ", " "]
+
+
+def test_sentence_by_sentence_a_sentence_that_does_not_fit_is_cut_between_words() -> None:
+    assert rewritten(segment("Ab. cd ef gh", fits=within(5), by_sentence=True)) == ["Ab.", "cd ef", "gh"]
+
+
 def test_a_long_sentence_is_cut_between_words() -> None:
     assert rewritten(segment("one two three four. Five", fits=within(8))) == ["one two", "three", "four.", "Five"]
 
@@ -52,9 +62,9 @@ def test_what_never_fits_is_cut_into_characters_and_not_lost() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet='ab .!?\n\t)"é😀\u2028', max_size=80), st.integers(1, 20))
-def test_the_segments_joined_are_the_text_and_all_of_them_fit(text: str, length: int) -> None:
-    segments = segment(text, fits=within(length))
+@given(st.text(alphabet='ab .!?\n\t)"é😀\u2028', max_size=80), st.integers(1, 20), st.booleans())
+def test_the_segments_joined_are_the_text_and_all_of_them_fit(text: str, length: int, by_sentence: bool) -> None:
+    segments = segment(text, fits=within(length), by_sentence=by_sentence)
     assert "".join(item.text for item in segments) == text
     for item in segments:
         assert item.text
