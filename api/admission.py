@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel
 
 from configs.load import Fault, SpecError, parse_spec, validate_spec
@@ -26,8 +25,6 @@ from configs.schema.kinds import AnySpec, Detoxify
 
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 JSON_TYPE = "application/json"
-MAX_NODES = 100_000
-"""Values of a YAML spec once its aliases are written out: ten lines of aliases to aliases can mean a billion."""
 
 TEXTS: frozenset[tuple[type[BaseModel], str]] = frozenset(
     {
@@ -81,7 +78,6 @@ def read_spec(body: bytes, *, content_type: str) -> AnySpec:
         raise SpecError([Fault("body", "", "is empty", "send a spec, as in configs/quickstart.yaml")])
     try:
         if content_type in YAML_TYPES:
-            _check_aliases(text)
             return parse_spec(text, source="body")
         return validate_spec(json.loads(text, object_pairs_hook=_unique_keys), source="body")
     except json.JSONDecodeError as error:
@@ -195,30 +191,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise SpecError([Fault(key[:80], "", "stands twice", "remove one")])
         members[key] = value
     return members
-
-
-def _check_aliases(text: str) -> None:
-    """Refuse YAML whose aliases mean too much, before anything writes them out."""
-    if "*" not in text or "&" not in text:
-        return
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return  # The loader says it better.
-    if root is not None and _count(root, {}, set()) > MAX_NODES:
-        message = f"has more than {MAX_NODES:,} values once its aliases are written out"
-        raise SpecError([Fault("body", "", message, "use fewer aliases, or none that holds itself")])
-
-
-def _count(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
-    """Values below a node, those behind aliases included; more than ``MAX_NODES`` for a node that holds itself."""
-    key = id(node)
-    if key in above:
-        return MAX_NODES + 1
-    if key not in known:
-        above.add(key)
-        parts = node.value if isinstance(node, yaml.CollectionNode) else []
-        nodes = [item for part in parts for item in (part if isinstance(part, tuple) else (part,))]
-        known[key] = 1 + sum(_count(item, known, above) for item in nodes)
-        above.discard(key)
-    return known[key]

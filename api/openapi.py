@@ -48,7 +48,7 @@ resources: {num_workers: 2}
 _SPEC = {"$ref": "#/components/schemas/Spec"}
 SUBMIT_BODY: dict[str, Any] = {
     "required": True,
-    "description": "A spec of any kind; at most 1 MB.",
+    "description": "A spec of any kind; at most 1 MB as JSON, 100 kB as YAML.",
     "content": {
         "application/json": {
             "schema": _SPEC,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -65,32 +65,14 @@ def unusable_values(data: Any, *, source: str) -> list[Fault]:
     return faults
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2 (``2e-4`` is a number, ``no`` and dates are text) and unique keys."""
+if TYPE_CHECKING or not yaml.__with_libyaml__:
+    from yaml import SafeLoader as _BaseLoader
+else:
+    from yaml import CSafeLoader as _BaseLoader
 
-    num_aliases = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            self.num_aliases += 1
-            if self.num_aliases > MAX_ALIASES:
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                raise yaml.composer.ComposerError(None, None, f"more than {MAX_ALIASES} aliases", mark)
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Refuse a key that stands twice: the first value would silently be lost."""
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key.start_mark)
-            if key.value in seen:
-                message = f"the key {short(key.value)} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
-            seen.add(key.value)
-        assert isinstance(node, yaml.MappingNode)
-        return node
+class _Loader(_BaseLoader):
+    """Safe YAML with the scalars of YAML 1.2: ``2e-4`` is a number, ``no`` and dates are text."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
@@ -126,9 +108,59 @@ _teach(_Loader)
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        _check_events(text)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_keys(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         raise SpecError([_yaml_fault(error)], source) from None
+
+
+def _check_events(text: str) -> None:
+    """Refuse too many aliases, and nesting that would overrun the stack of libyaml's composer."""
+    num_aliases = depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            num_aliases += 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if num_aliases > MAX_ALIASES:
+            raise _too_much(f"{MAX_ALIASES} aliases", event)
+        if depth > MAX_DEPTH:
+            raise _too_much(f"{MAX_DEPTH} levels", event)
+
+
+def _too_much(what: str, event: Any) -> yaml.YAMLError:
+    return yaml.composer.ComposerError(None, None, f"more than {what}", event.start_mark)
+
+
+def _check_keys(root: yaml.Node) -> None:
+    """Refuse a key that stands twice (the first value would silently be lost) and one that is no scalar."""
+    waiting, known = [root], {id(root)}
+    while waiting:
+        node = waiting.pop()
+        following = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key.start_mark)
+                if key.value in seen:
+                    message = f"the key {short(key.value)} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+                seen.add(key.value)
+                following.append(value)
+        # An alias is its anchor's node again.
+        waiting += [item for item in following if id(item) not in known]
+        known |= {id(item) for item in following}
 
 
 def _yaml_fault(error: yaml.YAMLError) -> Fault:
@@ -138,7 +170,8 @@ def _yaml_fault(error: yaml.YAMLError) -> Fault:
     if "stands twice" in problem:
         return Fault(where, "", problem, "remove one")
     if problem.startswith("more than"):
-        return Fault(where, "", problem, "write it with fewer aliases")
+        remedies = {"aliases": "write it with fewer aliases", "levels": "write it flatter"}
+        return Fault(where, "", problem, remedies.get(problem.split()[-1], "write fewer keys, and fewer merges"))
     if "could not determine a constructor" in problem:
         return Fault(where, "", f"a tag that no spec has ({problem})", "remove the tag")
     if "another document" in problem:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
 
-from api.admission import FILES, MAX_NODES, TEXTS, Roots, check_places, read_spec
+from api.admission import FILES, TEXTS, Roots, check_places, read_spec
 from configs.load import SpecError, validate_spec
+from configs.parsing import MAX_VALUES
 from configs.schema.kinds import AnySpec
 from tests.api.conftest import Api
 from tests.api.specs import export
@@ -164,8 +166,16 @@ def test_texts_that_look_like_paths_are_no_places(api: Api) -> None:
 def test_aliases_that_mean_a_billion_values_are_refused_at_once() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
-    with pytest.raises(SpecError, match=f"more than {MAX_NODES:,} values"):
+    with pytest.raises(SpecError, match=f"more than {MAX_VALUES:,} values"):
         read_spec("\n".join(lines).encode(), content_type="application/yaml")
+
+
+def test_a_megabyte_of_yaml_is_refused_before_it_is_read() -> None:
+    text = "a: &x 1\nb: *x\n" + "".join(f"key{number}: value\n" for number in range(60_000))
+    before = time.process_time()
+    with pytest.raises(SpecError, match="is larger than 100,000 bytes"):
+        read_spec(text.encode(), content_type="application/yaml")
+    assert time.process_time() - before < 0.5
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "&a ? *a\n: x"])
