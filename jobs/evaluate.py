@@ -14,7 +14,7 @@ from jobs.context import JobContext, JobResult
 from jobs.data import DataError, load_pairs
 from jobs.judges.panel import judge, load_panel
 from jobs.score_files import Evaluation, summarize, write_files
-from jobs.systems import collect
+from jobs.systems import check_systems, collect
 
 SCORES = "scores"
 """The artifact's name, and its folder in the output."""
@@ -34,6 +34,7 @@ def run(spec: Evaluate, context: JobContext) -> JobResult:
     test = splits.test[: spec.limit]
     if not test:
         raise DataError(f"dataset.name = {spec.dataset.name}: its test split is empty; give split.test a share")
+    check_systems(spec, test)
     panel = load_panel(spec.judges, splits.train)
     num_systems = len(spec.systems)
 

@@ -24,7 +24,7 @@ from configs.schema.inference import Decoding, Engine, Safety
 from configs.schema.models import ModelSource
 from jobs.blocklist import Blocklist, TokenSequence, decode_tokens
 from jobs.conversion import WEIGHTS, convert, is_exported, is_undamaged
-from jobs.models import LoadedModel, load_model, load_tokenizer
+from jobs.models import LoadedModel, check_model, load_model, load_tokenizer
 
 MAX_RETRIES = 4
 """How often a row that wrote a blocked phrase with unforeseen tokens is decoded again, with those tokens suppressed
@@ -93,6 +93,28 @@ def load_generator(
         backend = _load_ctranslate2(model, decoding, engine, num_threads)
     return _TextGenerator(
         backend, blocklist, prefix=prefix, max_length=max_length, max_new_tokens=decoding.max_new_tokens
+    )
+
+
+def check_generator(model: ModelSource, engine: Engine) -> None:
+    """See, without reading weights, that there is such a model and that this engine takes its kind.
+
+    Raises:
+        ModelError: there is no such model.
+        EngineError: it is exported for the other engine.
+    """
+    folder = Path(model.name).expanduser() if model.name is not None else None
+    if folder is None or not is_exported(folder):
+        check_model(model)
+        return
+    if engine.name == "transformers":
+        raise _needs_ctranslate2(model)
+    load_tokenizer(model.tokenizer or str(folder))
+
+
+def _needs_ctranslate2(model: ModelSource) -> EngineError:
+    return EngineError(
+        f"model {model.name!r} is exported for CTranslate2; use engine.name: ctranslate2, or name the trained model"
     )
 
 
@@ -276,9 +298,7 @@ def _length_batches(inputs: Sequence[Sequence[int]], batch_size: int) -> Iterato
 
 def _load_transformers(model: ModelSource, decoding: Decoding, engine: Engine, num_threads: int) -> _Transformers:
     if model.name is not None and is_exported(Path(model.name).expanduser()):
-        raise EngineError(
-            f"model {model.name!r} is exported for CTranslate2; use engine.name: ctranslate2, or name the trained model"
-        )
+        raise _needs_ctranslate2(model)
     types = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if engine.compute_type not in types:
         raise EngineError(

@@ -47,14 +47,10 @@ def load_model(source: ModelSource) -> LoadedModel:
     Raises:
         ModelError: no such model or tokenizer, no T5, another shape than asked, or a vocabulary that doesn't fit.
     """
+    tokenizer = check_model(source)
     if source.init is not None:
-        assert source.tokenizer is not None, "the schema asks for a tokenizer beside init"
-        tokenizer = load_tokenizer(source.tokenizer)
         return LoadedModel(make_model(source.init, tokenizer), tokenizer)
     assert source.name is not None, "the schema asks for name or init"
-    remedy = "give init and tokenizer to make a small model on the spot"
-    _check_is_t5(source.name, _find(source.name, "model", "config.json", remedy))
-    tokenizer = load_tokenizer(source.tokenizer or source.name)
     try:
         model = T5ForConditionalGeneration.from_pretrained(_local(source.name), dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -64,6 +60,21 @@ def load_model(source: ModelSource) -> LoadedModel:
     _check_vocabulary(source.name, model.config.vocab_size, tokenizer)
     model.train(False)
     return LoadedModel(model, tokenizer)
+
+
+def check_model(source: ModelSource) -> PreTrainedTokenizerBase:
+    """See, without reading weights, that ``source`` can be had and is a T5; its tokenizer.
+
+    Raises:
+        ModelError: there is no such model or tokenizer, or it is no T5.
+    """
+    if source.init is not None:
+        assert source.tokenizer is not None, "the schema asks for a tokenizer beside init"
+        return load_tokenizer(source.tokenizer)
+    assert source.name is not None, "the schema asks for name or init"
+    remedy = "give init and tokenizer to make a small model on the spot"
+    _check_is_t5(source.name, _find(source.name, "model", "config.json", remedy))
+    return load_tokenizer(source.tokenizer or source.name)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

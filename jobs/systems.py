@@ -27,7 +27,8 @@ from jobs.conversion import WEIGHTS, is_exported, read_record
 from jobs.data import DataError, Pair, PairSplits
 from jobs.deletion import DeleteControl
 from jobs.detoxify import Detoxifier
-from jobs.generation import load_generator
+from jobs.generation import EngineError, check_generator, load_generator
+from jobs.models import ModelError
 
 WARMUP_ROWS = 8
 """Rewritten before the clock starts: the first call pays for allocations."""
@@ -51,6 +52,22 @@ class Outputs:
     """Wall time of rewriting all rows, after a warm-up; loading isn't counted."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     """Rows by the status that ``detoxify`` would give them."""
+
+
+def check_systems(spec: Evaluate, test: Sequence[Pair]) -> None:
+    """See that every model and every file of rows can be had, before the first is decoded or judged.
+
+    Raises:
+        ValueError: one can't; the message names the system.
+    """
+    for name, system in spec.systems.items():
+        if system.rows is not None:
+            read_outputs(Path(system.rows), test, field=SYSTEM_FIELD.format(name=name))
+        elif system.model is not None:
+            try:
+                check_generator(system.model, spec.engine)
+            except (ModelError, EngineError) as error:
+                raise type(error)(f"systems.{name}: {error}") from error
 
 
 def collect(

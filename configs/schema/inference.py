@@ -124,7 +124,8 @@ class Judges(Model):
     trained: NameOrPath | None = None
     """The judges that ``prepare`` trained (``${steps.data.judges}``); needed by the embedded fluency judge."""
     gate: NameOrPath | None = None
-    """The gate judge of the run that is evaluated, when it had one; the same model as ``style`` is refused."""
+    """The gate judge of the run that is evaluated, when it had one; the same model as ``style`` is refused. The two
+    embedded ones are different models."""
     allow_same_judge: bool = False
     """Let the gate judge score too; every table then says so."""
 
@@ -133,7 +134,7 @@ class Judges(Model):
         if self.fluency == EMBEDDED and self.trained is None:
             remedy = "add ${steps.data.judges} or a folder that prepare wrote, or name another fluency judge"
             yield broken("trained", None, "is missing; prepare trains the embedded fluency judge", remedy)
-        if self.gate is not None and self.gate == self.style and not self.allow_same_judge:
+        if self.gate not in (None, EMBEDDED) and self.gate == self.style and not self.allow_same_judge:
             remedy = "name another, or set allow_same_judge: true and every table will say so"
             yield broken("gate", self.gate, "is also the style judge that scores", remedy)
 

@@ -16,7 +16,7 @@ from jobs.context import JobStopped
 from jobs.data import Pair
 from jobs.judges.content import ContentJudge, load_content
 from jobs.judges.fluency import FluencyJudge, Likelihood, load_fluency
-from jobs.judges.loading import JudgeError, identity_of
+from jobs.judges.loading import EMBEDDED, JudgeError, identity_of
 from jobs.judges.style import StyleJudge, load_style
 from jobs.metrics import Values, joint, relative_fluency
 
@@ -92,9 +92,14 @@ def load_panel(judges: Judges, train: Sequence[Pair]) -> Panel:
 
 
 def is_gate_also_judge(judges: Judges) -> bool:
-    """Whether the gate and the style judge are one model, by name or, of folders, by weights."""
-    if judges.gate is None or judges.gate == judges.style:
-        return judges.gate is not None
+    """Whether the gate and the style judge are one model, by name or, of folders, by weights.
+
+    The embedded gate is fitted on the train split and the embedded style judge is not: two models with one name.
+    """
+    if judges.gate is None or judges.gate == EMBEDDED:
+        return False
+    if judges.gate == judges.style:
+        return True
     both = [Path(name).expanduser() for name in (judges.gate, judges.style)]
     return all(path.is_dir() for path in both) and identity_of(judges.gate) == identity_of(judges.style)
 

@@ -38,6 +38,18 @@ def test_the_quickstart_loads_and_survives_being_written_out() -> None:
     assert spec.order()[0] == "data"
 
 
+EVALUATE = "kind: evaluate\ndataset: {name: a}\nsystems: {copy: {control: copy}}\njudges: {trained: j, %s}\n"
+
+
+def test_the_embedded_gate_and_the_embedded_style_judge_are_two_models_but_one_named_model_is_refused() -> None:
+    parse_spec(EVALUATE % "gate: embedded")
+    parse_spec(EVALUATE % "gate: unitary/toxic-bert")
+    same = "style: unitary/toxic-bert, gate: unitary/toxic-bert"
+    with pytest.raises(SpecError, match=r"judges\.gate = .*is also the style judge .*allow_same_judge: true"):
+        parse_spec(EVALUATE % same)
+    parse_spec(EVALUATE % f"{same}, allow_same_judge: true")
+
+
 @pytest.mark.parametrize(
     ("text", "field", "remedy"),
     [

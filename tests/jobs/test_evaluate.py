@@ -20,6 +20,7 @@ from jobs.judge_training import fit_judges
 from jobs.judges.loading import JudgeError
 from jobs.models import ModelError
 from tests.jobs import tiny
+from tests.jobs.judging import classifier_folder
 
 MEANS = (
     "style",
@@ -187,11 +188,13 @@ def test_outputs_that_are_all_empty_have_figures_without_nan(given: dict[str, An
 
 
 def test_a_table_of_outputs_that_the_style_judge_gated_says_so(given: dict[str, Any], tmp_path: Path) -> None:
-    judges = {**given["judges"], "gate": "embedded", "allow_same_judge": True}
+    style = str(classifier_folder(tmp_path / "style", ("toxic",)))
+    judges = {**given["judges"], "style": style, "gate": style, "allow_same_judge": True}
     asked = {**given, "judges": judges, "systems": {"copy": {"control": "copy"}}}
-    run(Evaluate.model_validate(asked), tiny.Recorder().context(tmp_path))
-    assert "style is flattered" in (tmp_path / "scores" / "table.md").read_text()
-    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["gate_is_style_judge"] is True
+    run(Evaluate.model_validate(asked), tiny.Recorder().context(tmp_path / "output"))
+    scores = tmp_path / "output" / "scores"
+    assert "style is flattered" in (scores / "table.md").read_text()
+    assert json.loads((scores / "scores.json").read_text())["gate_is_style_judge"] is True
 
 
 def test_it_stops_when_told_and_leaves_no_scores(given: dict[str, Any], tmp_path: Path) -> None:
@@ -201,12 +204,28 @@ def test_it_stops_when_told_and_leaves_no_scores(given: dict[str, Any], tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("system", "error", "message"),
+    [
+        ({"model": {"name": "/nowhere/m"}}, ModelError, r"systems\.last: model '/nowhere/m' doesn't exist"),
+        ({"rows": "/nowhere/rows.csv"}, DataError, r"systems\.last\.rows = /nowhere/rows\.csv"),
+    ],
+)
+def test_a_system_that_isnt_there_is_told_before_the_first_is_decoded_or_judged(
+    given: dict[str, Any], system: dict[str, Any], error: type[ValueError], message: str, tmp_path: Path
+) -> None:
+    # Judges that can't be used either are loaded later, and so not told of.
+    asked = {**given, "systems": {**given["systems"], "last": system}, "judges": {"trained": "/nowhere/judges"}}
+    recorder = tiny.Recorder()
+    with pytest.raises(error, match=message):
+        run(Evaluate.model_validate(asked), recorder.context(tmp_path))
+    assert recorder.points == []
+
+
 def test_wrong_input_is_refused_by_name(given: dict[str, Any], tmp_path: Path) -> None:
     context = tiny.Recorder().context(tmp_path)
     with pytest.raises(JudgeError, match=r"judges\.trained"):
         run(Evaluate.model_validate({**given, "judges": {"trained": str(tmp_path)}}), context)
-    with pytest.raises(ModelError, match="doesn't exist"):
-        run(Evaluate.model_validate({**given, "systems": {"m": {"model": {"name": "/nowhere/m"}}}}), context)
     ready = tmp_path / "pairs.csv"
     ready.write_text("toxic,neutral,split\na b,c,train\nd e,f,train\n")
     dataset = tiny.tiny_dataset(ready, split={"column": "split"}, validation=0.0).model_dump()

@@ -132,3 +132,9 @@ def test_another_gate_is_no_style_judge(language_model: Path, tmp_path: Path) ->
     for gate in (None, "unitary/toxic-bert", str(other)):
         judges = Judges.model_validate({"style": str(style), "gate": gate, "trained": str(language_model)})
         assert not is_gate_also_judge(judges)
+
+
+def test_the_embedded_gate_and_the_embedded_style_judge_are_two_models(language_model: Path) -> None:
+    judges = Judges.model_validate({"style": "embedded", "gate": "embedded", "trained": str(language_model)})
+    assert not is_gate_also_judge(judges)
+    assert "embedded" in load_panel(judges, TEST).style.name
