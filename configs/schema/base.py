@@ -88,7 +88,7 @@ class Resources(Model):
     """GPUs for each worker."""
     memory_gb: PositiveFloat | None = None
     """Memory for each worker in GB (10^9 bytes); not reserved when left out."""
-    gpu_type: str | None = None
+    gpu_type: Annotated[str | None, Field(examples=["A100"])] = None
     """Ray accelerator type, as ``A100``; any when left out."""
 
 
@@ -104,7 +104,9 @@ class Retries(Model):
 class SpecBase(Model):
     """The fields common to all kinds."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    name: Annotated[
+        Annotated[str, Field(min_length=1, max_length=200)] | None, Field(examples=["teacher", "march comments"])
+    ] = None
     """What people call the run; it need not be unique."""
     priority: Annotated[int, Field(ge=-10, le=10)] = 0
     """Higher goes first; a waiting run gains on those that came later."""
@@ -116,5 +118,7 @@ class SpecBase(Model):
     """The run is FAILED when it hasn't ended this long after its submission; no deadline when left out."""
     fresh: bool = False
     """Compute again even where a finished run has the same fingerprint."""
-    output: Annotated[str, Field(min_length=1), HoldsPath(always=True)] | None = None
+    output: Annotated[
+        Annotated[str, Field(min_length=1), HoldsPath(always=True)] | None, Field(examples=["./results/march"])
+    ] = None
     """Folder for the run's artifacts; a folder of the storage, named by run and attempt, when left out."""

@@ -29,7 +29,7 @@ class Split(Model):
     """Share of the distinct sources to test on; what neither share takes is left out."""
     seed: NonNegativeInt = 42
     """Decides, with the texts, which source goes where."""
-    column: ColumnName | None = None
+    column: Annotated[ColumnName | None, Field(examples=["split"])] = None
     """A column whose values are ``train``, ``validation`` and ``test``: a ready split, taken as it is."""
 
     def broken_rules(self) -> Iterator[InitErrorDetails]:
@@ -47,18 +47,22 @@ class Split(Model):
 class Dataset(Model):
     """Pairs of a toxic source and its neutral target."""
 
-    name: NameOrPath
+    name: Annotated[
+        NameOrPath, Field(examples=["ScaDSAI/ParaDeHate", "./pairs.csv", "sample", "${steps.data.dataset}"])
+    ]
     """A hub name (``ScaDSAI/ParaDeHate``), a CSV, TSV, JSONL or Parquet file, a prepared folder, ``sample``, or a
     reference such as ``${steps.data.dataset}``."""
-    source_column: ColumnName = "Original Text"
+    source_column: Annotated[ColumnName, Field(examples=["toxic"])] = "Original Text"
     """The column of the comments; a prepared folder needs none."""
-    target_column: ColumnName | Annotated[Texts, Field(min_length=1)] = "Converted Text"
+    target_column: Annotated[
+        ColumnName | Annotated[Texts, Field(min_length=1)], Field(examples=["neutral", ["neutral1", "neutral2"]])
+    ] = "Converted Text"
     """One column, or several when a comment has several rewrites; empty cells are skipped."""
     split: Split = Split()
     """What is trained and what is tested on; a prepared folder is split already."""
     validation: Fraction = 0.05
     """Share of train that is taken out of it for early stopping, thresholds and gates; 0 for none."""
-    prefix: str = "detoxify: "
+    prefix: Annotated[str, Field(examples=["detoxify: ", ""])] = "detoxify: "
     """Put before every source, in training and in use alike."""
     max_length: Annotated[int, Field(ge=8, le=4096)] = 96
     """Longest source or target in tokens, the end token included."""

@@ -60,11 +60,11 @@ class Engine(Model):
 class RowInput(Model):
     """A file of comments: CSV, TSV or JSONL with a header or keys."""
 
-    path: NameOrPath
+    path: Annotated[NameOrPath, Field(examples=["./comments.csv", "${steps.data.dump}"])]
     """The file, or a reference such as ``${steps.data.dump}``."""
     format: Literal["auto", "csv", "tsv", "jsonl"] = "auto"
     """auto: by the file's ending."""
-    text_column: Annotated[str, Field(min_length=1)] = "text"
+    text_column: Annotated[str, Field(min_length=1, examples=["comment"])] = "text"
     """The column, or key, that holds the comment."""
 
 
@@ -99,7 +99,7 @@ class System(Model):
 
     model: ModelSource | None = None
     """A trained or exported model; it rewrites the test split."""
-    rows: NameOrPath | None = None
+    rows: Annotated[NameOrPath | None, Field(examples=["./outputs.csv"])] = None
     """A file with the columns ``source`` and ``output``, in the order of the test split."""
     control: Literal["copy", "delete", "reference"] | None = None
     """The source as it is, the source without its toxic words, or the reference."""
@@ -115,15 +115,15 @@ class System(Model):
 class Judges(Model):
     """Who scores: ``embedded`` (needs no hub, never presented as the hub judge), a hub name, or a folder."""
 
-    style: NameOrPath = EMBEDDED
+    style: Annotated[NameOrPath, Field(examples=["unitary/toxic-bert"])] = EMBEDDED
     """A sequence classifier with a label named ``toxic``, as unitary/toxic-bert."""
-    content: NameOrPath = EMBEDDED
+    content: Annotated[NameOrPath, Field(examples=["roberta-large"])] = EMBEDDED
     """An encoder for BERTScore, as roberta-large."""
-    fluency: NameOrPath = EMBEDDED
+    fluency: Annotated[NameOrPath, Field(examples=["gpt2"])] = EMBEDDED
     """A causal language model, as gpt2."""
-    trained: NameOrPath | None = None
+    trained: Annotated[NameOrPath | None, Field(examples=["${steps.data.judges}"])] = None
     """The judges that ``prepare`` trained (``${steps.data.judges}``); needed by the embedded fluency judge."""
-    gate: NameOrPath | None = None
+    gate: Annotated[NameOrPath | None, Field(examples=["embedded"])] = None
     """The gate judge of the run that is evaluated, when it had one; the same model as ``style`` is refused. The two
     embedded ones are different models."""
     allow_same_judge: bool = False

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic_core import InitErrorDetails
 
 from configs.schema.base import SpecBase, broken
 from configs.schema.data import SAMPLE, Dataset, JudgeTraining, SampleSize, TokenizerTraining
+from configs.schema.examples import EXAMPLES
 from configs.schema.inference import (
     Bootstrap,
     Decoding,
@@ -26,8 +27,14 @@ from configs.schema.references import broken_references, find_references, order_
 from configs.schema.training import DistillationLoss, Training
 
 
+def _with_example(kind: str) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [EXAMPLES[kind]]})
+
+
 class Prepare(SpecBase):
     """Makes or loads data, splits it, and trains a tokenizer and the embedded judges when asked."""
+
+    model_config = _with_example("prepare")
 
     kind: Literal["prepare"] = "prepare"
     """prepare."""
@@ -82,6 +89,8 @@ class _Trains(SpecBase):
 class Finetune(_Trains):
     """Trains a T5 on the pairs with cross-entropy: the teacher, or a student without distillation."""
 
+    model_config = _with_example("finetune")
+
     kind: Literal["finetune"] = "finetune"
     """finetune."""
     model: ModelSource
@@ -90,6 +99,8 @@ class Finetune(_Trains):
 
 class Distill(_Trains):
     """Trains a student on the pairs and on the frozen teacher's distribution."""
+
+    model_config = _with_example("distill")
 
     kind: Literal["distill"] = "distill"
     """distill."""
@@ -110,6 +121,8 @@ class Distill(_Trains):
 class Export(SpecBase):
     """Converts a trained model for the CTranslate2 engine."""
 
+    model_config = _with_example("export")
+
     kind: Literal["export"] = "export"
     """export."""
     model: ModelSource
@@ -121,6 +134,8 @@ class Export(SpecBase):
 class Detoxify(SpecBase):
     """Rewrites a file of comments, every row exactly once."""
 
+    model_config = _with_example("detoxify")
+
     kind: Literal["detoxify"] = "detoxify"
     """detoxify."""
     model: ModelSource
@@ -129,7 +144,7 @@ class Detoxify(SpecBase):
     """The comments."""
     rows: RowOutput = RowOutput()
     """How the rewritten comments are written."""
-    prefix: str = "detoxify: "
+    prefix: Annotated[str, Field(examples=["detoxify: ", ""])] = "detoxify: "
     """Put before every comment; the one that the model was trained with."""
     max_length: Annotated[int, Field(ge=8, le=4096)] = 96
     """Longest input of the model in tokens; longer comments are rewritten in segments."""
@@ -148,6 +163,8 @@ class Detoxify(SpecBase):
 
 class Evaluate(SpecBase):
     """Scores systems on the test split of a dataset: style, content, fluency, joint, each with its interval."""
+
+    model_config = _with_example("evaluate")
 
     kind: Literal["evaluate"] = "evaluate"
     """evaluate."""
@@ -175,6 +192,8 @@ StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 
 class Pipeline(SpecBase):
     """Named steps whose references to one another make the graph; independent steps run side by side."""
+
+    model_config = _with_example("pipeline")
 
     kind: Literal["pipeline"] = "pipeline"
     """pipeline."""

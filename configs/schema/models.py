@@ -51,11 +51,11 @@ class Shape(Model):
 class ModelSource(Model):
     """One T5: ``name`` (hub name, folder, or ``${steps.teacher.model}``), or ``init`` for random weights of a shape."""
 
-    name: NameOrPath | None = None
+    name: Annotated[NameOrPath | None, Field(examples=["t5-base", "./models/student", "${steps.teacher.model}"])] = None
     """Hub name as ``t5-base``, folder of a trained or exported model, or a reference."""
     init: Shape | None = None
     """Make a model of this shape with random weights."""
-    tokenizer: NameOrPath | None = None
+    tokenizer: Annotated[NameOrPath | None, Field(examples=["t5-small", "${steps.data.tokenizer}"])] = None
     """Hub name, folder or reference; the model's own when left out. Needed with ``init``."""
     shape: Shape | None = None
     """What the loaded config must look like; not checked when left out."""

@@ -83,7 +83,9 @@ class Training(Model):
     """The published recipe's flag; true is refused with the reason, false says nothing. ``precision`` replaces it."""
     num_workers: PositiveInt | None = None
     """Training ranks; the same thing as ``resources.num_workers``, in the recipe's place."""
-    deepspeed: Annotated[str, HoldsPath(always=False)] | None = None
+    deepspeed: Annotated[
+        Annotated[str, HoldsPath(always=False)] | None, Field(examples=["zero2", "./deepspeed.json"])
+    ] = None
     """zero1, zero2, zero3, or the path of a DeepSpeed JSON file; plain data-parallel training when left out."""
     copy_warmup: CopyWarmup | None = None
     """For a model made on the spot; none when left out."""
