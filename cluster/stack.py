@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,14 +18,16 @@ from pathlib import Path
 
 import psutil
 
+from cluster.interrupts import hold_interrupts
 from cluster.processes import end_marked, find_marked
 from cluster.stack_parts import start_parts
 from cluster.stack_state import Progress, Stack, StackError, forget_stack, read_stack, write_stack
 from cluster.store import Store
 from configs.settings import Settings
 
-GRACE_SECONDS = 4.0
-"""SIGTERM to SIGKILL when a stack is ended; Ctrl-C must be over within 10 s."""
+GRACE_SECONDS = 3.0
+"""SIGTERM to SIGKILL when a stack is ended; Ctrl-C must be over within 10 s. Drivers write their end down within 2 s,
+Redis its file at once, and Ray's own processes have nothing to lose."""
 
 
 def is_running(stack: Stack) -> bool:
@@ -70,22 +71,23 @@ def start_stack(settings: Settings, *, progress: Progress, owned: bool, num_cpus
         try:
             stack = start_parts(draft, settings, progress=progress, num_cpus=num_cpus)
         except BaseException:
-            end_marked(draft.stack_id, grace_seconds=GRACE_SECONDS)
-            forget_stack(home)
+            with hold_interrupts():
+                end_marked(draft.stack_id, grace_seconds=GRACE_SECONDS)
+                forget_stack(home)
             raise
         write_stack(home, stack)
         return stack
 
 
 def stop_stack(home: Path) -> int:
-    """End the stack of a home; nothing happens when there is none.
+    """End the stack of a home; nothing happens when there is none. Once begun it is carried through: a signal waits.
 
     Returns:
         How many processes were ended.
     """
     if not home.is_dir():
         return 0
-    with _lock(home):
+    with hold_interrupts(), _lock(home):
         stack = read_stack(home)
         if stack is None:
             return 0
@@ -132,26 +134,12 @@ def wait_for_end(stack: Stack, *, timeout_seconds: float) -> bool:
     return True
 
 
-@contextmanager
-def signals_as_interrupt() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into the KeyboardInterrupt that Ctrl-C gives, so that every end is a tidy one."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _is_abandoned(stack: Stack) -> bool:
     if stack.owner_pid is None:
         return False
     try:
-        return psutil.Process(stack.owner_pid).create_time() != stack.owner_created
+        owner = psutil.Process(stack.owner_pid)
+        return owner.create_time() != stack.owner_created or owner.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

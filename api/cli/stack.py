@@ -31,20 +31,22 @@ def up(
         ray job submit --working-dir . -- python -m cluster.submit configs/quickstart.yaml
         distox down
     """
-    from cluster.stack import signals_as_interrupt, start_stack
-    from cluster.stack_state import StackError
-    from cluster.store import StoreError
+    from cluster.interrupts import signals_as_interrupt
 
     settings = settings_or_exit()
     try:
         with signals_as_interrupt():
+            from cluster.stack import start_stack
+            from cluster.stack_state import StackError
+            from cluster.store import StoreError
+
             stack = start_stack(settings, progress=typer.echo, owned=False, num_cpus=num_cpus)
-    except (StackError, StoreError) as error:
-        typer.echo(f"distox up: {error}", err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing is left running", err=True)
         raise typer.Exit(130) from None
+    except (StackError, StoreError) as error:
+        typer.echo(f"distox up: {error}", err=True)
+        raise typer.Exit(1) from error
     typer.echo(
         f"home {settings.home}\nAPI  {stack.api_url}  (key in {settings.home / 'api-key'})\nRay  {stack.ray_address}"
     )
@@ -62,6 +64,8 @@ def down() -> None:
     except StackError as error:
         typer.echo(f"distox down: {error}", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
     typer.echo(f"ended {count} processes of {settings.home}" if count else f"no stack runs in {settings.home}")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -32,11 +32,20 @@ SHOWN = (
 """Live figures that are worth a glance, in this order."""
 LINE_SECONDS = 10.0
 """Between two progress lines of a step where there is no terminal."""
+CHECK_SECONDS = 3.0
+"""Between two calls of ``check``; looking at every process of the machine takes some milliseconds."""
 
 
-def watch(store: Store, run_id: str) -> Run:
-    """Show progress until the run has ended, and return it as it ended."""
-    return _watch_bars(store, run_id) if sys.stdout.isatty() else _watch_lines(store, run_id)
+def watch(store: Store, run_id: str, *, check: Callable[[], None] = lambda: None) -> Run:
+    """Show progress until the run has ended, and return it as it ended.
+
+    Args:
+        store: is read only.
+        run_id: of the run to watch.
+        check: called every few seconds; what it raises ends the watch, so that nobody waits for what can't come.
+    """
+    look = _Looker(store, run_id, check)
+    return _watch_bars(store, look) if sys.stdout.isatty() else _watch_lines(store, look)
 
 
 def steps_of(store: Store, run: Run) -> list[Run]:
@@ -68,7 +77,22 @@ def share_done(progress: Mapping[str, Any]) -> float | None:
     return None if value is None else max(0.0, min(1.0, float(value)))
 
 
-def _watch_bars(store: Store, run_id: str) -> Run:
+class _Looker:
+    """Reads the run now, and sees after the rest now and then."""
+
+    def __init__(self, store: Store, run_id: str, check: Callable[[], None]) -> None:
+        self._store, self._run_id, self._check = store, run_id, check
+        self._checked = time.monotonic()
+
+    def __call__(self) -> Run:
+        run = self._store.get(self._run_id)
+        if not run.state.is_terminal and time.monotonic() - self._checked > CHECK_SECONDS:
+            self._check()
+            self._checked = time.monotonic()
+        return run
+
+
+def _watch_bars(store: Store, look: Callable[[], Run]) -> Run:
     columns = (
         SpinnerColumn(finished_text=" "),
         TextColumn("{task.description:<20}"),
@@ -80,7 +104,7 @@ def _watch_bars(store: Store, run_id: str) -> Run:
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=Console()) as display:
         while True:
-            run = store.get(run_id)
+            run = look()
             for step in steps_of(store, run):
                 if step.id not in bars:
                     bars[step.id] = display.add_task(
@@ -109,11 +133,11 @@ def _update_bar(display: Progress, bar: TaskID, step: Run) -> None:
         display.stop_task(bar)
 
 
-def _watch_lines(store: Store, run_id: str) -> Run:
+def _watch_lines(store: Store, look: Callable[[], Run]) -> Run:
     shown: dict[str, str] = {}
     spoken: dict[str, float] = {}
     while True:
-        run = store.get(run_id)
+        run = look()
         now = time.monotonic()
         for step in steps_of(store, run):
             name = step.step or step.kind
