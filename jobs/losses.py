@@ -7,9 +7,9 @@ With z the logits, T the temperature and y the labels, over the positions whose 
     loss   = ce_sum + kd_weight · kd_sum
 
 The KL term is that of Hinton et al. 2015 (arXiv 1503.02531), whose factor T² keeps its gradient's size independent of
-T. It sums over the vocabulary; the caller divides by the number of positions of the whole optimizer step. Hidden states
-are projected to logits in chunks and the gradient is made in the same pass, so that neither logits nor softmax of full
-size are ever kept.
+T; another divergence (``jobs.divergences``) may stand in its place. It sums over the vocabulary; the caller divides by
+the number of positions of the whole optimizer step. Hidden states are projected to logits in chunks and the gradient is
+made in the same pass, so that neither logits nor softmax of full size are ever kept.
 
 Knows nothing about models, batches or ranks.
 
@@ -18,9 +18,12 @@ Shape letters: B batch, L target length, N labelled positions, C positions of a 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+
+from jobs.divergences import Divergence, forward_kl
 
 IGNORED_LABEL = -100
 """Positions with this label are padding: they count nowhere."""
@@ -38,6 +41,21 @@ class Projection(NamedTuple):
     """(V, D)."""
     scale: float
     """Factor on the states before the projection: ``d_model ** -0.5`` for a T5 that scales its decoder's outputs."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What the teacher's term is."""
+
+    temperature: float
+    """T, above 0."""
+    kd_weight: float
+    """Factor of KD in the loss; at 0 the teacher is not projected, and ``kd`` and ``num_agreed`` are 0."""
+    divergence: Divergence = forward_kl
+
+
+CROSS_ENTROPY = Distillation(temperature=1.0, kd_weight=0.0)
+"""No teacher's term."""
 
 
 class LossSums(NamedTuple):
@@ -65,8 +83,7 @@ def sum_losses(
     labels_N: torch.Tensor,
     *,
     teacher: Projection | None = None,
-    temperature: float = 1.0,
-    kd_weight: float = 0.0,
+    distillation: Distillation = CROSS_ENTROPY,
     chunk_size: int | None = None,
 ) -> LossSums:
     """Sum CE and KD over N positions.
@@ -75,8 +92,7 @@ def sum_losses(
         student: gradients flow to its hidden states and its weight.
         labels_N: no -100 among them.
         teacher: its logits have the student's width V; no gradient flows to it. None leaves KD out.
-        temperature: T, above 0.
-        kd_weight: factor of KD in ``loss``; at 0 the teacher is not projected, and ``kd`` and ``num_agreed`` are 0.
+        distillation: temperature, weight and divergence of the KD term.
         chunk_size: positions projected at once; changes memory, not the value.
 
     Raises:
@@ -87,11 +103,11 @@ def sum_losses(
             f"the teacher has {teacher.weight.shape[0]} logits and the student {student.weight.shape[0]}; "
             "give both models the same vocab_size"
         )
-    if kd_weight == 0:
+    if distillation.kd_weight == 0:
         teacher = None
     chunk = chunk_size or max(1, CHUNK_LOGITS // student.weight.shape[0])
     outputs = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
-        student.hidden, student.weight, student.scale, labels_N, teacher, temperature, kd_weight, chunk
+        student.hidden, student.weight, student.scale, labels_N, teacher, distillation, chunk
     )
     return LossSums(*outputs)
 
@@ -107,8 +123,7 @@ class _ChunkedLoss(torch.autograd.Function):
         scale: float,
         labels_N: torch.Tensor,
         teacher: Projection | None,
-        temperature: float,
-        kd_weight: float,
+        distillation: Distillation,
         chunk: int,
     ) -> tuple[torch.Tensor, ...]:
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
@@ -120,7 +135,7 @@ class _ChunkedLoss(torch.autograd.Function):
             hidden_CD = hidden_ND[part] * scale
             logits_CV = (hidden_CD @ weight_VD.T).float()
             teacher_CV = None if teacher is None else _project(teacher, part)
-            grad_CV = _add_chunk(totals, logits_CV, labels_N[part], teacher_CV, temperature, kd_weight, needs_grad)
+            grad_CV = _add_chunk(totals, logits_CV, labels_N[part], teacher_CV, distillation, needs_grad)
             if grad_hidden_ND is not None and grad_weight_VD is not None and grad_CV is not None:
                 grad_CV = grad_CV.to(weight_VD.dtype)
                 grad_hidden_ND[part] = (grad_CV @ weight_VD) * scale
@@ -129,7 +144,8 @@ class _ChunkedLoss(torch.autograd.Function):
             ctx.save_for_backward(grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype))
         ce, kd, num_correct, num_agreed = totals.unbind()
         num_positions = torch.full_like(ce, labels_N.shape[0])
-        sums = ((ce + kd_weight * kd), ce.clone(), kd.clone(), num_positions, num_correct.clone(), num_agreed.clone())
+        loss = ce + distillation.kd_weight * kd
+        sums = (loss, ce.clone(), kd.clone(), num_positions, num_correct.clone(), num_agreed.clone())
         ctx.mark_non_differentiable(*sums[1:])
         return sums
 
@@ -138,7 +154,7 @@ class _ChunkedLoss(torch.autograd.Function):
         grad_hidden_ND, grad_weight_VD = ctx.saved_tensors
         factor = grads[0]
         assert factor is not None, "loss was used, so its gradient exists"
-        return grad_hidden_ND * factor, grad_weight_VD * factor, None, None, None, None, None, None
+        return grad_hidden_ND * factor, grad_weight_VD * factor, None, None, None, None, None
 
 
 def _project(side: Projection, part: slice) -> torch.Tensor:
@@ -150,8 +166,7 @@ def _add_chunk(
     logits_CV: torch.Tensor,
     labels_C: torch.Tensor,
     teacher_CV: torch.Tensor | None,
-    temperature: float,
-    kd_weight: float,
+    distillation: Distillation,
     needs_grad: bool,
 ) -> torch.Tensor | None:
     """Add one chunk to the totals (ce, kd, correct, agreed); return d loss / d logits when it is needed."""
@@ -166,16 +181,11 @@ def _add_chunk(
     if teacher_CV is None:
         return grad_CV
     totals[3] += (best_C == teacher_CV.argmax(dim=-1)).sum()
-    # In place, here and below: a fresh buffer of this size costs more in page faults than the arithmetic does.
-    log_q_S = torch.log_softmax(logits_CV.div_(temperature), dim=-1)
-    log_q_T = torch.log_softmax(teacher_CV.div_(temperature), dim=-1)
-    q_T = log_q_T.exp()
-    log_ratio = log_q_T.sub_(log_q_S)
-    difference = log_q_S.exp_().sub_(q_T)
-    # Σ(q_S - q_T) is 0 but for rounding, and cancels to first order the rounding of the two normalisers, which T² would
-    # magnify: without it a large T drowns the value in noise.
-    kl = q_T.mul_(log_ratio).add_(difference).sum()
-    totals[1] += temperature**2 * kl
+    temperature = distillation.temperature
+    # In place: a fresh buffer of this size costs more in page faults than the arithmetic does.
+    log_q_CV = torch.log_softmax(logits_CV.div_(temperature), dim=-1)
+    distance = distillation.divergence(log_q_CV, torch.log_softmax(teacher_CV.div_(temperature), dim=-1))
+    totals[1] += temperature**2 * distance.value
     if grad_CV is not None:
-        grad_CV.add_(difference, alpha=kd_weight * temperature)
+        grad_CV.add_(distance.gradient, alpha=distillation.kd_weight * temperature)
     return grad_CV

@@ -12,7 +12,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from jobs.collation import Batch
-from jobs.losses import IGNORED_LABEL, LossSums, Projection, gather_labelled, sum_losses
+from jobs.losses import CROSS_ENTROPY, IGNORED_LABEL, Distillation, LossSums, Projection, gather_labelled, sum_losses
 
 CACHE_BYTES = 2 * 10**9
 """Teacher states kept in memory at most; rows beyond it are computed anew in every epoch."""
@@ -23,14 +23,13 @@ class Student(torch.nn.Module):
 
     Args:
         model: trained in place.
-        temperature: T of the KD term.
-        kd_weight: factor of the KD term; 0 is plain fine-tuning.
+        distillation: the teacher's term of the loss; plain fine-tuning when left out.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration, *, temperature: float = 1.0, kd_weight: float = 0.0) -> None:
+    def __init__(self, model: T5ForConditionalGeneration, *, distillation: Distillation = CROSS_ENTROPY) -> None:
         super().__init__()
         self.model = model
-        self.head = _LossHead(model, temperature, kd_weight)
+        self.head = _LossHead(model, distillation)
 
     @property
     def config(self) -> Any:
@@ -53,16 +52,15 @@ class Student(torch.nn.Module):
 class _LossHead(torch.nn.Module):
     """Holds the output weight as its own, so that ZeRO-3 gathers it for exactly this ``forward``."""
 
-    def __init__(self, model: T5ForConditionalGeneration, temperature: float, kd_weight: float) -> None:
+    def __init__(self, model: T5ForConditionalGeneration, distillation: Distillation) -> None:
         super().__init__()
         self.weight = model.lm_head.weight
         self.scale = output_scale(model)
-        self.temperature = temperature
-        self.kd_weight = kd_weight
+        self.distillation = distillation
 
     def forward(self, hidden_ND: torch.Tensor, labels_N: torch.Tensor, teacher: Projection | None) -> LossSums:
         own = Projection(hidden_ND, self.weight, self.scale)
-        return sum_losses(own, labels_N, teacher=teacher, temperature=self.temperature, kd_weight=self.kd_weight)
+        return sum_losses(own, labels_N, teacher=teacher, distillation=self.distillation)
 
 
 class Teacher:

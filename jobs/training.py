@@ -25,7 +25,9 @@ from jobs.batches import Cut, MicroBatches, cut_evenly, plan_steps, steps_per_ep
 from jobs.collation import Batch, EncodedPairs, VocabularyMismatch, check_vocabularies, collate, encode_pairs, pad
 from jobs.context import JobContext, JobResult, Summary
 from jobs.data import DataError, load_pairs
+from jobs.divergences import Divergence, forward_kl, jensen_shannon, reverse_kl
 from jobs.kernel_build import build_kernel
+from jobs.losses import CROSS_ENTROPY, Distillation
 from jobs.models import LoadedModel, count_parameters, load_model
 from jobs.ranks import rank, wait_for_ranks, world_size
 from jobs.schedule import Phases
@@ -144,12 +146,7 @@ def make_trainer(
         teacher = Teacher(material.teacher.model).to(arguments.device, dtype)
     if training.dropout is not None:
         _set_dropout(material.student.model, training.dropout)
-    loss = loss or DistillationLoss(temperature=1.0, kd_weight=0.0)
-    student = Student(
-        material.student.model,
-        temperature=loss.temperature,
-        kd_weight=0.0 if teacher is None else loss.kd_weight,
-    )
+    student = Student(material.student.model, distillation=_distillation(loss, teacher))
     return PairTrainer(
         student,
         arguments,
@@ -162,6 +159,17 @@ def make_trainer(
         log_steps=training.log_steps,
         eval_steps=training.eval_steps,
     )
+
+
+def _distillation(loss: DistillationLoss | None, teacher: Teacher | None) -> Distillation:
+    if loss is None or teacher is None:
+        return CROSS_ENTROPY
+    divergences: dict[str, Divergence] = {
+        "forward_kl": forward_kl,
+        "reverse_kl": reverse_kl,
+        "jensen_shannon": partial(jensen_shannon, beta=loss.beta),
+    }
+    return Distillation(loss.temperature, loss.kd_weight, divergences[loss.divergence])
 
 
 def make_phases(training: Training, *, num_rows: int, rows_per_step: int) -> Phases:

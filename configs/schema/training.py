@@ -28,12 +28,17 @@ FP16_REASON = (
 
 
 class DistillationLoss(Model):
-    """``CE + kd_weight * T^2 * KL(teacher || student)``; ``kd_weight: 0`` is plain fine-tuning."""
+    """``CE + kd_weight * T^2 * KL(teacher || student)``, or another divergence; ``kd_weight: 0`` is fine-tuning."""
 
     temperature: PositiveFloat = 2.0
     """T: softens the distributions of teacher and student alike."""
     kd_weight: NonNegativeFloat = 0.7
     """Weight of the distillation term; cross-entropy has weight 1."""
+    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl"
+    """forward_kl: KL(teacher || student), as published. reverse_kl: KL(student || teacher). jensen_shannon: both
+    against their mixture."""
+    beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """jensen_shannon's weight of the teacher in the mixture; near 0 it resembles forward_kl, near 1 reverse_kl."""
 
 
 class CopyWarmup(Model):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from jobs.losses import IGNORED_LABEL, LossSums, Projection, gather_labelled, sum_losses
+from jobs.divergences import Divergence, forward_kl, jensen_shannon, reverse_kl
+from jobs.losses import IGNORED_LABEL, Distillation, LossSums, Projection, gather_labelled, sum_losses
 
 VOCABULARY = 37
 STUDENT_WIDTH, TEACHER_WIDTH = 12, 20
 STUDENT_SCALE = STUDENT_WIDTH**-0.5
+BETA = 0.3
+DIVERGENCES: dict[str, Divergence] = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": partial(jensen_shannon, beta=BETA),
+}
 
 
 def make_case(
@@ -48,14 +56,19 @@ def slow_sums(case: dict[str, torch.Tensor], temperature: float) -> tuple[torch.
     return ce, kd
 
 
-def fast_sums(case: dict[str, torch.Tensor], temperature: float, kd_weight: float, chunk: int | None) -> LossSums:
+def fast_sums(
+    case: dict[str, torch.Tensor],
+    temperature: float,
+    kd_weight: float,
+    chunk: int | None,
+    divergence: Divergence = forward_kl,
+) -> LossSums:
     labels = case["labels"]
     return sum_losses(
         Projection(gather_labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE),
         labels[labels != IGNORED_LABEL],
         teacher=Projection(gather_labelled(case["teacher_hidden"], labels), case["teacher_weight"], 1.0),
-        temperature=temperature,
-        kd_weight=kd_weight,
+        distillation=Distillation(temperature, kd_weight, divergence),
         chunk_size=chunk,
     )
 
@@ -100,6 +113,52 @@ def test_values_and_gradients_are_those_of_the_slow_reference(
     assert sums.num_positions == sum(lengths)
 
 
+def slow_divergence(case: dict[str, torch.Tensor], temperature: float, name: str) -> torch.Tensor:
+    """T² times the divergence, position by position and token by token, as the formulas of jobs.divergences say."""
+    total = torch.zeros((), dtype=case["hidden"].dtype)
+    for row, position in (case["labels"] != IGNORED_LABEL).nonzero().tolist():
+        q = torch.softmax(case["weight"] @ (case["hidden"][row, position] * STUDENT_SCALE) / temperature, 0)
+        p = torch.softmax(case["teacher_weight"] @ case["teacher_hidden"][row, position] / temperature, 0)
+        if name == "reverse_kl":
+            total = total + (q * torch.log(q / p)).sum()
+        else:
+            m = BETA * p + (1 - BETA) * q
+            total = total + BETA * (p * torch.log(p / m)).sum() + (1 - BETA) * (q * torch.log(q / m)).sum()
+    return temperature**2 * total
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("chunk", [1, 1000])
+@pytest.mark.parametrize("name", ["reverse_kl", "jensen_shannon"])
+def test_the_other_divergences_are_those_of_their_slow_references(name: str, chunk: int, temperature: float) -> None:
+    case = make_case([5, 2, 7], 8)
+    slow, fast = with_gradients(case, torch.float64), with_gradients(case, torch.float32)
+    kd = slow_divergence(slow, temperature, name)
+    torch.autograd.backward(kd)
+    sums = fast_sums(fast, temperature, 1.0, chunk, DIVERGENCES[name])
+    torch.autograd.backward(sums.loss - sums.ce)
+    assert relative_error(sums.kd, kd) < 1e-5
+    without_ce = with_gradients(case, torch.float32)
+    torch.autograd.backward(fast_sums(without_ce, temperature, 0.0, chunk).loss)
+    for leaf in ("hidden", "weight"):
+        assert relative_error(gradient(fast[leaf]) - gradient(without_ce[leaf]), gradient(slow[leaf])) < 1e-4
+
+
+def test_jensen_shannon_tends_to_the_two_kl_divergences() -> None:
+    case = make_case([5, 3], 8, dtype=torch.float32)
+    # Not too far apart: the nearer two distributions are, the sooner the limits are reached.
+    case["teacher_hidden"] = case["teacher_hidden"] / 10
+    case["hidden"] = case["hidden"] / 3
+    forward = fast_sums(case, 2.0, 1.0, None).kd
+    reverse = fast_sums(case, 2.0, 1.0, None, reverse_kl).kd
+    little, almost_one = (
+        fast_sums(case, 2.0, 1.0, None, partial(jensen_shannon, beta=beta)).kd for beta in (1e-3, 1 - 1e-3)
+    )
+    assert relative_error(little / 1e-3, forward) < 0.01
+    assert relative_error(almost_one / 1e-3, reverse) < 0.01
+    assert relative_error(forward, reverse) > 0.02
+
+
 def test_an_incoming_gradient_scales_ours() -> None:
     case = make_case([3, 4], 4)
     once, thrice = with_gradients(case, torch.float32), with_gradients(case, torch.float32)
@@ -108,13 +167,19 @@ def test_an_incoming_gradient_scales_ours() -> None:
     torch.testing.assert_close(gradient(thrice["weight"]), gradient(once["weight"]) * 3)
 
 
-def test_equal_logits_have_exactly_no_divergence_at_any_temperature() -> None:
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jensen_shannon"])
+def test_equal_logits_have_exactly_no_divergence_at_any_temperature(name: str) -> None:
     case = make_case([6, 3], 8, dtype=torch.float32)
     case |= {"teacher_hidden": case["hidden"], "teacher_weight": case["weight"]}
     labels = case["labels"]
     for temperature in (0.1, 1.0, 2.0, 1000.0):
         same = Projection(gather_labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE)
-        sums = sum_losses(same, labels[labels != IGNORED_LABEL], teacher=same, temperature=temperature, kd_weight=1.0)
+        sums = sum_losses(
+            same,
+            labels[labels != IGNORED_LABEL],
+            teacher=same,
+            distillation=Distillation(temperature, 1.0, DIVERGENCES[name]),
+        )
         assert sums.kd == 0.0
         assert sums.num_agreed == sums.num_positions
 
@@ -149,10 +214,11 @@ def test_a_large_temperature_tends_to_half_the_variance_of_the_logit_difference(
     assert relative_error(fast_sums(narrow, 1000.0, 1.0, None).kd, limit) < 0.05
 
 
-def test_far_apart_logits_stay_finite() -> None:
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jensen_shannon"])
+def test_far_apart_logits_stay_finite(name: str) -> None:
     case = with_gradients(make_case([4], 4), torch.float32)
     case["teacher_hidden"] = case["teacher_hidden"] * 1000
-    sums = fast_sums(case, 1.0, 1.0, None)
+    sums = fast_sums(case, 1.0, 1.0, None, DIVERGENCES[name])
     torch.autograd.backward(sums.loss)
     assert torch.isfinite(sums.loss)
     assert torch.isfinite(gradient(case["hidden"])).all()
@@ -178,8 +244,7 @@ def test_correct_and_agreed_positions_are_counted() -> None:
         Projection(hidden, weight, 1.0),
         torch.tensor([0, 1, 1]),
         teacher=Projection(teacher, weight, 1.0),
-        temperature=1.0,
-        kd_weight=1.0,
+        distillation=Distillation(1.0, 1.0),
     )
     assert (int(sums.num_correct), int(sums.num_agreed)) == (2, 1)
 
@@ -190,7 +255,7 @@ def test_two_vocabularies_are_refused() -> None:
             Projection(torch.zeros(1, 2), torch.zeros(5, 2), 1.0),
             torch.zeros(1, dtype=torch.long),
             teacher=Projection(torch.zeros(1, 2), torch.zeros(4, 2), 1.0),
-            kd_weight=1.0,
+            distillation=Distillation(1.0, 1.0),
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from jobs.collation import Batch, EncodedPairs, TokenRow, collate
-from jobs.losses import Projection
+from jobs.losses import Distillation, Projection
 from jobs.student import Student, Teacher, output_scale
 
 ROWS = tuple(TokenRow((*range(3, 3 + size), 1), (*range(10, 10 + size // 2), 1)) for size in (3, 9, 5, 4))
@@ -63,7 +63,7 @@ def test_more_padding_changes_nothing() -> None:
 def test_a_student_equal_to_its_teacher_has_no_divergence() -> None:
     model = make_t5()
     batch = collate(range(4), PAIRS)
-    sums = Student(model, temperature=2.0, kd_weight=1.0)(
+    sums = Student(model, distillation=Distillation(2.0, 1.0))(
         batch["input_ids_s"], batch["attention_mask_s"], batch["labels_s"], Teacher(make_t5()).project(batch)
     )
     assert abs(float(sums.kd)) < 1e-5
@@ -73,7 +73,7 @@ def test_a_student_equal_to_its_teacher_has_no_divergence() -> None:
 def test_the_teacher_has_no_dropout_and_no_gradient_when_the_student_trains() -> None:
     frozen = make_t5(1, d_model=24)
     teacher = Teacher(frozen, cache_bytes=0)
-    student = Student(make_t5(), temperature=2.0, kd_weight=1.0)
+    student = Student(make_t5(), distillation=Distillation(2.0, 1.0))
     student.train()
     batch = collate(range(4), PAIRS)
     first, second = teacher.project(batch), teacher.project(batch)
