@@ -6,6 +6,7 @@ help. An outcome is plain JSON, so it travels the same way through a Ray task an
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import logging
@@ -22,6 +23,9 @@ from jobs.context import JobContext, JobResult, JobStopped
 
 log = logging.getLogger(__name__)
 
+DISK_FULL = os.strerror(errno.ENOSPC)
+"""How the system's own words begin in whatever exception a library makes of them."""
+FREE_SOME_SPACE = "free some space"
 STARTED_FILE = "_started"
 """Written by the first worker that runs: the attempt was placed."""
 
@@ -80,10 +84,13 @@ def outcome_of(error: BaseException) -> Outcome:
 
 
 def describe(error: BaseException) -> str:
-    """An exception as one line."""
+    """An exception as one line; of a full disk with the remedy, which no library that writes has."""
     text = " ".join(str(error).split())
     name = type(error).__name__
-    return f"{name}: {text}" if text else name
+    words = f"{name}: {text}" if text else name
+    if DISK_FULL in text and FREE_SOME_SPACE not in text:
+        return f"{words}; {FREE_SOME_SPACE} on the disk that the run writes to, or set output to a folder on another"
+    return words
 
 
 def run_job(assignment: Assignment) -> dict[str, Any]:
@@ -116,7 +123,11 @@ def run_rank(config: dict[str, Any]) -> None:
     assignment = Assignment(**config)
     rank = ray.train.get_context().get_world_rank()
     outcome = run_job(assignment)
-    write_outcome(Path(assignment.output), rank, outcome)
+    try:
+        write_outcome(Path(assignment.output), rank, outcome)
+    except OSError as error:
+        # A disk that is full has no room for these words either: Ray carries them.
+        raise RuntimeError(outcome["error"] or describe(error)) from error
     if outcome["error"] is not None:
         raise RuntimeError(outcome["error"])
 
@@ -125,8 +136,12 @@ def write_outcome(output: Path, rank: int, outcome: dict[str, Any]) -> None:
     """Keep a rank's outcome in a file, whole or not at all."""
     file = outcome_file(output, rank)
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(outcome), "utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(json.dumps(outcome), "utf-8")
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_outcomes(output: Path, num_ranks: int) -> list[Outcome]:

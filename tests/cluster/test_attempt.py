@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -57,6 +58,21 @@ def test_outcomes_survive_the_way_through_json(tmp_path: Path) -> None:
 def test_wrong_input_is_told_from_errors_that_may_pass(error: BaseException, expected: Outcome) -> None:
     assert outcome_of(error) == expected
     assert error.__class__.__name__ in describe(error)
+
+
+def test_a_full_disk_is_told_with_its_remedy_once_whatever_library_wrote() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for error in (full, RuntimeError(f"serializing: {full.strerror} (os error 28)"), RuntimeError(describe(full))):
+        assert describe(error).count("free some space") == 1
+    assert "free some space" not in describe(OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_rank_whose_word_doesnt_fit_on_the_disk_leaves_no_half_of_it(tmp_path: Path) -> None:
+    (tmp_path / "_outcome-0.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_outcome(tmp_path, 0, Outcome(stopped=True).as_dict())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ranks_are_read_together() -> None:
