@@ -80,6 +80,9 @@ class RunView(View):
         examples=[{"share_done": 0.4, "loss": 1.31, "eta_seconds": 21.0}],
         description="Live figures of the current attempt.",
     )
+    retry_at: datetime | None = Field(
+        None, description="A QUEUED run whose attempt has failed isn't tried again before this."
+    )
     errors: int = Field(description="Attempts lost to errors.")
     lost: int = Field(description="Attempts lost with their process, node or cluster.")
 

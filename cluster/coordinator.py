@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import random
 import shlex
 import sys
 import threading
@@ -78,7 +79,13 @@ class Coordinator:
         store = Store.open(self._store_url)
         if self._store_id is not None and store.store_id != self._store_id:
             raise StoreError(f"the store at DISTOX_STORE_URL is {store.store_id}, not {self._store_id}")
-        return Reconciler(store, RayLauncher.connect(), now=lambda: datetime.now(UTC), monotonic=time.monotonic)
+        return Reconciler(
+            store,
+            RayLauncher.connect(),
+            now=lambda: datetime.now(UTC),
+            monotonic=time.monotonic,
+            chance=random.random,
+        )
 
 
 def package_version() -> str:

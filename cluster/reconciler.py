@@ -4,7 +4,7 @@ Level-triggered: a tick reads everything anew and each action is safe to repeat,
 any two calls and started again anywhere; no run is lost and no attempt is launched twice. What the launcher says of a
 job is a hint that only counts when the attempt's heartbeat has gone silent; the store's record is the truth.
 
-Knows neither Ray nor SQL: it is given a store, a launcher and two clocks.
+Knows neither Ray nor SQL: it is given a store, a launcher, two clocks and chance.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from cluster.backoff import MAX_SECONDS, retry_seconds
 from cluster.pipeline import next_moves, resolve_step, step_specs
 from cluster.runs import Cause, Run, State
 from cluster.scheduler import Capacity, ask_of, decide
@@ -85,15 +86,26 @@ class _Sign:
 
 
 class Reconciler:
-    """One tick after the other; what it remembers between them are only waiting times, which a restart begins anew."""
+    """One tick after the other.
+
+    What it remembers between them are only silences, which a restart measures anew; when a run may be tried again is
+    in the store.
+    """
 
     def __init__(
-        self, store: Store, launcher: Launcher, *, now: Callable[[], datetime], monotonic: Callable[[], float]
+        self,
+        store: Store,
+        launcher: Launcher,
+        *,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        chance: Callable[[], float],
     ) -> None:
         self._store = store
         self._launcher = launcher
         self._now = now
         self._monotonic = monotonic
+        self._chance = chance
         self._signs: dict[str, _Sign] = {}
         self._cancels: dict[tuple[str, int], float] = {}
 
@@ -130,6 +142,8 @@ class Reconciler:
             self._reconcile_pipeline(run)
         elif run.state is State.PENDING and run.parent is None:
             self._store.enqueue(run.id)
+        elif run.state is State.QUEUED and run.epoch and not self._has_retry_time(run):
+            self._postpone(run)
         elif run.state.has_attempt:
             self._watch(run)
 
@@ -198,7 +212,8 @@ class Reconciler:
     # Placement.
 
     def _place(self, runs: Sequence[Run]) -> None:
-        queued = [run for run in runs if run.state is State.QUEUED]
+        # A run that isn't to be tried again yet keeps nobody waiting.
+        queued = [run for run in runs if run.state is State.QUEUED and self._may_begin(run)]
         if not queued:
             return
         load = [ask_of(run.spec) for run in runs if run.state.has_attempt and run.kind != "pipeline"]
@@ -215,6 +230,20 @@ class Reconciler:
     def _begin(self, run: Run) -> None:
         epoch = self._store.begin_attempt(run.id)
         self._launch(run, epoch)
+
+    # Retries.
+
+    def _postpone(self, run: Run) -> None:
+        seconds = retry_seconds(max(1, run.errors + run.lost), self._chance)
+        self._store.postpone(run.id, self._now() + timedelta(seconds=seconds))
+        log.info("%s attempt %s begins in %.1f s", run.id, run.epoch + 1, seconds)
+
+    def _has_retry_time(self, run: Run) -> bool:
+        """Whether a time was drawn; one that no draw could have given comes from a clock that was wrong."""
+        return run.retry_at is not None and run.retry_at - self._now() <= timedelta(seconds=MAX_SECONDS)
+
+    def _may_begin(self, run: Run) -> bool:
+        return not run.epoch or (run.retry_at is not None and run.retry_at <= self._now())
 
     # Deadlines and waiting times.
 

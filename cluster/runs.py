@@ -115,6 +115,8 @@ class Run:
     """Attempts lost with their process, node or cluster so far."""
     output: str | None
     """Absolute folder of the attempt that finished."""
+    retry_at: datetime | None
+    """A QUEUED run whose attempt has failed isn't tried again before this; None until the coordinator has drawn it."""
 
     def load_spec(self) -> AnySpec:
         """The spec as a validated object."""

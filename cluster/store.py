@@ -10,6 +10,7 @@ It neither decides what runs when nor knows Ray.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -41,6 +42,8 @@ __all__ = [
 
 
 CANCELLED_REASON = "cancelled on request"
+_NOTHING_YET: dict[str, Any] = {"heartbeat_at": None, "progress": {}, "retry_at": None}
+"""What a new attempt begins with."""
 
 
 class StaleEpoch(RuntimeError):  # noqa: N818 (a fence, not a failure of ours)
@@ -131,6 +134,12 @@ class Store(Records):
             if run.state is State.QUEUED and run.reason != one_line(reason):
                 connection.execute(update(runs).where(runs.c.id == run_id).values(reason=one_line(reason)))
 
+    def postpone(self, run_id: str, until: datetime) -> None:
+        """Let no attempt of a QUEUED run begin before ``until``; nothing happens when it isn't QUEUED."""
+        with self._database.write() as connection:
+            waiting = update(runs).where(runs.c.id == run_id, runs.c.state == str(State.QUEUED))
+            connection.execute(waiting.values(retry_at=until))
+
     def close_run(self, run_id: str, state: State, *, reason: str | None = None) -> Run:
         """End a run on the coordinator's word, whatever attempt it has; nothing happens when it has ended.
 
@@ -152,7 +161,7 @@ class Store(Records):
         with self._database.write() as connection:
             run = self._lock(connection, run_id)
             epoch = run.epoch + 1
-            self._move(connection, run, State.STARTING, epoch=epoch, reason=None, heartbeat_at=None, progress={})
+            self._move(connection, run, State.STARTING, epoch=epoch, reason=None, **_NOTHING_YET)
             return epoch
 
     def end_attempt(self, run_id: str, epoch: int, cause: Cause, reason: str) -> State:

@@ -74,6 +74,7 @@ runs = Table(
     Column("errors", Integer, nullable=False),
     Column("lost", Integer, nullable=False),
     Column("output", Text),
+    Column("retry_at", Moment),
     # What a search for a part of the name looks at: databases don't agree on what a letter's case is.
     Column("folded_name", Text),
     UniqueConstraint("owner", "submission_id", name="one_run_for_a_submission"),

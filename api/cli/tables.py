@@ -58,6 +58,7 @@ def print_run(run: RunDetail) -> None:
         "submitted": _when(run),
         "took": _took(run),
         "attempt": str(run.epoch) if run.epoch else "",
+        "tried again": _again(run),
         "progress": "" if run.state.is_terminal else escape(describe(run.progress)),
         "output": escape(run.output or ""),
     }
@@ -159,6 +160,13 @@ def _state(run: RunView) -> str:
 
 def _note(run: RunView) -> str:
     return escape(run.reason or ("" if run.state.is_terminal else describe(run.progress)))
+
+
+def _again(run: RunView) -> str:
+    if run.state != "QUEUED" or run.retry_at is None:
+        return ""
+    seconds = (run.retry_at - datetime.now(UTC)).total_seconds()
+    return f"in {seconds:.0f} s" if seconds > 0 else "when there is room"
 
 
 def _when(run: RunView) -> str:

@@ -150,6 +150,7 @@ class CrashPoint:
         {
             "expand",
             "enqueue",
+            "postpone",
             "explain",
             "close_run",
             "begin_attempt",

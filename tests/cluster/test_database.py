@@ -55,7 +55,8 @@ def test_names_of_runs_from_before_they_were_folded_are_found(store_url: str, mo
     old = Store.open(store_url)
     named, unnamed = (old.submit(specs.prepare(name=name), owner="local") for name in ("Größe", None))
     with old._database.write() as connection:
-        connection.exec_driver_sql("ALTER TABLE runs DROP COLUMN folded_name")
+        for column in ("folded_name", "retry_at"):
+            connection.exec_driver_sql(f"ALTER TABLE runs DROP COLUMN {column}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     old.close()
     with pytest.raises(StoreError, match=f"at revision 0001 and this distox needs {HEAD}; `distox up` migrates it"):

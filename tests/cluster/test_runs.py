@@ -20,7 +20,8 @@ def a_run(**values: object) -> Run:
     row = new_row(specs.prepare(retries={"errors": 2, "lost_nodes": 1}), owner="local", now=NOW)
     row |= {"state": State.RUNNING, "reason": None, "parent": None, "step": None, "submission_id": None}
     row |= {"started_at": NOW, "finished_at": None, "heartbeat_at": None, "output": None}
-    del row["generation"]
+    row |= {"retry_at": None}
+    del row["generation"], row["folded_name"]
     return replace(Run(**row), **values)  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -190,6 +191,21 @@ def test_an_attempts_end_counts_against_its_own_budget(store: Store) -> None:
     assert run.finished_at is not None
 
 
+def test_a_time_to_try_again_is_kept_while_a_run_is_queued_and_forgotten_when_it_begins(
+    store: Store, clock: Clock
+) -> None:
+    run_id, epoch = running(store, retries={"errors": 1})
+    until = clock.now() + timedelta(seconds=90)
+    store.postpone(run_id, until)
+    assert store.get(run_id).retry_at is None
+    store.end_attempt(run_id, epoch, Cause.ERROR, "boom")
+    store.postpone(run_id, until)
+    waiting = store.get(run_id)
+    assert (waiting.state, waiting.retry_at, waiting.reason) == (State.QUEUED, until, "boom")
+    store.begin_attempt(run_id)
+    assert store.get(run_id).retry_at is None
+
+
 def test_cancel_ends_what_has_not_begun_and_asks_what_runs(store: Store) -> None:
     pending = store.submit(specs.prepare(), owner="local")
     waiting = queued(store)
@@ -235,54 +251,6 @@ def test_a_pipeline_is_expanded_once_and_in_order(store: Store) -> None:
     store.close_run(parent.id, State.CANCELLED)
     with pytest.raises(IllegalTransition):
         store.expand(parent.id, spec.steps)
-
-
-def test_lists_are_newest_first_filtered_and_paged(store: Store) -> None:
-    ids = [store.submit(specs.prepare(name=f"n{number % 2}"), owner="ann").id for number in range(5)]
-    spec = specs.pipeline()
-    parent = store.submit(spec, owner="bob")
-    store.expand(parent.id, spec.steps)
-    assert [run.id for run in store.list(owner="ann")] == ids[::-1]
-    assert [run.id for run in store.list(owner="ann", limit=2, before=ids[3])] == [ids[2], ids[1]]
-    assert [run.id for run in store.list(name="n1")] == [ids[3], ids[1]]
-    assert [run.id for run in store.list(kind="pipeline")] == [parent.id]
-    assert [run.id for run in store.list(top_level=True)] == [parent.id, *ids[::-1]]
-    assert store.list(state=State.FAILED) == []
-    assert [run.id for run in store.list(state=State.RUNNING)] == [parent.id]
-    assert len(store.unfinished()) == 10
-    assert store.unfinished()[0].id == ids[0]
-
-
-@pytest.mark.parametrize(
-    ("part", "found"),
-    [
-        ("night", ["Nightly", "a night_ly 100%"]),
-        ("NIGHT", ["Nightly", "a night_ly 100%"]),
-        ("größe", ["GRÖSSE"]),
-        ("ÖSS", ["GRÖSSE"]),
-        ("%", ["a night_ly 100%"]),
-        ("_", ["a night_ly 100%"]),
-        ("/", ["road/data"]),
-        ("\\", ["back\\slash"]),
-        ("100%", ["a night_ly 100%"]),
-        ("nightly ", []),
-        ("n%y", []),
-        ("\x00", []),
-    ],
-)
-def test_a_part_of_a_name_is_found_in_any_case_and_without_wildcards(store: Store, part: str, found: list[str]) -> None:
-    for name in ("Nightly", "a night_ly 100%", "GRÖSSE", "back\\slash", "road/data", None):
-        store.submit(specs.prepare(name=name), owner="ann")
-    assert sorted(str(run.name) for run in store.list(name_contains=part)) == sorted(found)
-
-
-def test_a_step_is_found_by_its_own_name_too(store: Store) -> None:
-    spec = specs.pipeline()
-    parent = store.submit(spec, owner="bob")
-    store.expand(parent.id, spec.steps)
-    assert [run.step for run in store.list(name_contains="TEACH")] == ["teacher"]
-    assert store.list(name_contains="teach", top_level=True) == []
-    assert store.list(name_contains="teach", owner="ann") == []
 
 
 def test_points_of_the_latest_attempt_count_and_repeating_them_changes_nothing(store: Store) -> None:
@@ -355,27 +323,3 @@ def test_no_sequence_of_calls_leaves_the_table_of_transitions(sqlite_store: Stor
         assert after in TRANSITIONS[before]
     assert states[-1] == store.get(run_id).state
     assert (store.get(run_id).finished_at is not None) == states[-1].is_terminal
-
-
-def test_a_key_is_found_by_its_plain_text_only_and_not_after_it_was_revoked(store: Store) -> None:
-    plain = store.create_key("ann", "admin", "laptop")
-    key = store.find_key(plain)
-    assert key is not None
-    assert (key.owner, key.role, key.name, key.revoked_at) == ("ann", "admin", "laptop", None)
-    for wrong in (plain[:-1], plain + "x", f"dx_{key.prefix}_", "", "dx", "dx_%_x", plain.upper(), "ä_ö_ü"):
-        assert store.find_key(wrong) is None
-    assert store.revoke_key(key.prefix)
-    assert store.find_key(plain) is None
-    assert not store.revoke_key("unknown")
-    stored = store.keys()
-    assert [item.prefix for item in stored] == [key.prefix]
-
-
-def test_the_plain_key_is_not_stored(sqlite_store: Store, tmp_path: object) -> None:
-    plain = sqlite_store.create_key("ann", "admin", "laptop")
-    sqlite_store.close()
-    from pathlib import Path
-
-    secret = plain.split("_", 2)[2].encode()
-    for file in Path(str(tmp_path)).glob("store.sqlite*"):
-        assert secret not in file.read_bytes()

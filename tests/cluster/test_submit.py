@@ -90,7 +90,7 @@ def test_the_exit_code_is_the_runs_end(home: Path) -> None:
 
     clock = Clock()
     cluster = FakeCluster(store)
-    reconciler = Reconciler(store, cluster, now=clock.now, monotonic=clock.monotonic)
+    reconciler = Reconciler(store, cluster, now=clock.now, monotonic=clock.monotonic, chance=lambda: 0.0)
     submit(home, "--detach", submission="raysubmit_2")
     while store.unfinished():
         reconciler.tick()
