@@ -17,14 +17,18 @@ from configs.schema.training import ZERO_STAGES
 OUR_WORDS = frozenset({SAMPLE, EMBEDDED, *ZERO_STAGES})
 """Never a path, even where a file of that name exists; ``./sample`` is one."""
 
+DATA_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
+"""No hub name ends so: a file that is missed is missed where the submitter meant it to be."""
+
 AModel = TypeVar("AModel", bound=Model)
 
 
 def resolve_paths(spec: AnySpec, base: Path) -> AnySpec:
     """The spec with its relative local paths made absolute.
 
-    A value counts as a path when it exists under ``base`` or begins with ``./``, ``../`` or ``~/``; hub names,
-    references, URLs and words such as ``sample`` are left as they are. ``output`` is always a path.
+    A value counts as a path when it exists under ``base``, begins with ``./``, ``../`` or ``~/``, or ends as a file of
+    data does; hub names, references, URLs and words such as ``sample`` are left as they are. Files of rows and
+    ``output`` are always paths.
 
     Args:
         spec: stays as it is.
@@ -56,7 +60,8 @@ def _resolve_value(value: Any, mark: HoldsPath | None, base: Path) -> Any:
 def _absolute(value: str, mark: HoldsPath, base: Path) -> str:
     if "://" in value or value.startswith("${") or value in OUR_WORDS:
         return value
-    if mark.always or value.startswith(("./", "../", "~/")) or (base / value).exists():
+    looks_local = value.startswith(("./", "../", "~/")) or value.lower().endswith(DATA_ENDINGS)
+    if mark.always or looks_local or (base / value).exists():
         return str((base / Path(value).expanduser()).resolve())
     return value
 

@@ -66,6 +66,9 @@ class HoldsPath:
 NameOrPath = Annotated[str, Field(min_length=1), HoldsPath(always=False)]
 """A hub name, a path, a URL, a reference, or a word of ours such as ``sample``."""
 
+FilePath = Annotated[str, Field(min_length=1), HoldsPath(always=True)]
+"""A path, a URL or a reference."""
+
 Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
 """A list of texts; not strict, because what a ``before`` validator has seen is a Python list, no JSON array."""
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_core import InitErrorDetails
 
 from configs.schema.base import (
+    FilePath,
     Model,
     NameOrPath,
     NonNegativeInt,
@@ -60,7 +61,7 @@ class Engine(Model):
 class RowInput(Model):
     """A file of comments: CSV, TSV or JSONL with a header or keys."""
 
-    path: Annotated[NameOrPath, Field(examples=["./comments.csv", "${steps.data.dump}"])]
+    path: Annotated[FilePath, Field(examples=["./comments.csv", "${steps.data.dump}"])]
     """The file, or a reference such as ``${steps.data.dump}``."""
     format: Literal["auto", "csv", "tsv", "jsonl"] = "auto"
     """auto: by the file's ending."""
@@ -99,7 +100,7 @@ class System(Model):
 
     model: ModelSource | None = None
     """A trained or exported model; it rewrites the test split."""
-    rows: Annotated[NameOrPath | None, Field(examples=["./outputs.csv"])] = None
+    rows: Annotated[FilePath | None, Field(examples=["./outputs.csv"])] = None
     """A file with the columns ``source`` and ``output``, in the order of the test split."""
     control: Literal["copy", "delete", "reference"] | None = None
     """The source as it is, the source without its toxic words, or the reference."""

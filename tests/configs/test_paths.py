@@ -44,6 +44,12 @@ def test_a_name_that_says_it_is_a_path_becomes_absolute_though_nothing_is_there(
     assert resolved(distill(**{part: {field: "../x.json"}}), base)[part][field] == str(tmp_path / "x.json")
 
 
+def test_a_file_that_isnt_there_is_missed_in_the_submitters_folder(tmp_path: Path) -> None:
+    assert resolved(distill(dataset={"name": "gone.TSV"}), tmp_path)["dataset"]["name"] == str(tmp_path / "gone.TSV")
+    dump = {"kind": "detoxify", "model": {"name": "m"}, "input": {"path": "gone", "format": "csv"}}
+    assert resolved(dump, tmp_path)["input"]["path"] == str(tmp_path / "gone")
+
+
 @pytest.mark.parametrize("name", ["t5-base", "ScaDSAI/ParaDeHate", "s3://bucket/a.csv", "/srv/a", "${steps.a.model}"])
 def test_hub_names_urls_references_and_absolute_paths_are_left(name: str, tmp_path: Path) -> None:
     spec = validate_spec(distill(teacher_model={"name": name}) if "$" not in name else pipeline(name))
