@@ -309,9 +309,8 @@ STEPS = st.lists(st.sampled_from(sorted(CALLS)), max_size=12)
 
 
 @given(STEPS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_sequence_of_calls_leaves_the_table_of_transitions(sqlite_store: Store, steps: list[str]) -> None:
-    store = sqlite_store
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_sequence_of_calls_leaves_the_table_of_transitions(store: Store, steps: list[str]) -> None:
     run_id = store.submit(specs.prepare(), owner="local").id
     for step in steps:
         try:

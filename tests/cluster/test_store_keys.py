@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy import select
+
 from cluster.store import Store
+from cluster.tables import api_keys
 
 
 def test_a_key_is_found_by_its_plain_text_only_and_not_after_it_was_revoked(store: Store) -> None:
@@ -21,9 +24,17 @@ def test_a_key_is_found_by_its_plain_text_only_and_not_after_it_was_revoked(stor
     assert [item.prefix for item in stored] == [key.prefix]
 
 
-def test_the_plain_key_is_not_stored(sqlite_store: Store, tmp_path: Path) -> None:
-    plain = sqlite_store.create_key("ann", "admin", "laptop")
+def test_the_plain_key_is_not_stored(store: Store) -> None:
+    secret = store.create_key("ann", "admin", "laptop").split("_", 2)[2]
+    with store._database.read() as connection:
+        (row,) = connection.execute(select(api_keys)).all()
+    assert secret not in str(row)
+
+
+def test_the_files_of_the_store_hold_no_plain_key(sqlite_store: Store, tmp_path: Path) -> None:
+    secret = sqlite_store.create_key("ann", "admin", "laptop").split("_", 2)[2].encode()
     sqlite_store.close()
-    secret = plain.split("_", 2)[2].encode()
-    for file in tmp_path.glob("store.sqlite*"):
+    files = list(tmp_path.glob("store.sqlite*"))
+    assert files
+    for file in files:
         assert secret not in file.read_bytes()
