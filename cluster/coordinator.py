@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -170,6 +171,23 @@ def refuse_older(running: str) -> None:
         )
 
 
+def refuse_other_store(settings: Settings, wanted: str) -> None:
+    """Raise when the processes of this cluster use another store than the one that is asked for.
+
+    Raises:
+        CoordinatorError: they do; runs of the wanted store would wait for ever.
+        StoreError: theirs can't be opened.
+    """
+    store = Store.open(settings.store_url or settings.default_store_url)
+    found = store.store_id
+    store.close()
+    if found != wanted:
+        raise CoordinatorError(
+            f"this Ray cluster works for the store {found}, not for {wanted}; use its DISTOX_STORE_URL, or a cluster "
+            "that was started with yours in its environment"
+        )
+
+
 def _order(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
 
@@ -182,7 +200,7 @@ def _run_as_job(settings: Settings) -> int:
         raise CoordinatorError("RAY_ADDRESS is not set; set it to the cluster's http://host:port, or use `distox up`")
     try:
         client = JobSubmissionClient(settings.ray_address)
-        name = _submit_job(client)
+        name = _submit_job(client, settings.store_id or "")
         while not (status := client.get_job_status(name)).is_terminal():
             time.sleep(0.1)
         if status == JobStatus.SUCCEEDED:
@@ -193,14 +211,14 @@ def _run_as_job(settings: Settings) -> int:
     return 1
 
 
-def _submit_job(client: Any) -> str:
+def _submit_job(client: Any, store_id: str) -> str:
     """Submit the job that ensures the coordinator, waiting for a head that is just up and has no agent yet."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         try:
             return str(
                 client.submit_job(
-                    entrypoint=f"{shlex.quote(sys.executable)} -m cluster.coordinator",
+                    entrypoint=f"{shlex.quote(sys.executable)} -m cluster.coordinator {store_id}",
                     submission_id=f"{ACTOR_NAME}-{uuid.uuid4().hex[:8]}",
                     entrypoint_resources={DRIVER_RESOURCE: 1},
                 )
@@ -211,19 +229,25 @@ def _submit_job(client: Any) -> str:
         time.sleep(0.2)
 
 
-def main() -> int:
-    """The command; 0 when the coordinator runs, 1 with the reason when not."""
+def main(arguments: Sequence[str]) -> int:
+    """The command; 0 when the coordinator runs, 1 with the reason when not.
+
+    Args:
+        arguments: inside a Ray job, the id of the store that the coordinator has to serve.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         settings = read_settings()
         if settings.ray_submission_id is None:
             return _run_as_job(settings)
+        if arguments:
+            refuse_other_store(settings, arguments[0])
         ensure_coordinator(settings)
-    except (CoordinatorError, SettingsError) as error:
+    except (CoordinatorError, SettingsError, StoreError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

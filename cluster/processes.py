@@ -64,11 +64,9 @@ def find_marked(stack_id: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
+            # A zombie shows no environment.
             if process.pid != os.getpid() and process.environ().get(MARK) == stack_id:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-                else:
-                    reap(process.pid)
+                found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     return found
@@ -95,6 +93,8 @@ def end_marked(stack_id: str, *, grace_seconds: float) -> int:
                 asked.add(process.pid)
                 _signal(process, signal.SIGTERM)
         time.sleep(POLL_SECONDS)
+    for pid in ended:
+        reap(pid)
     return len(ended)
 
 

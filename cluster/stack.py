@@ -14,13 +14,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from cluster.interrupts import hold_interrupts
 from cluster.processes import end_marked, find_marked
-from cluster.stack_parts import start_parts
+from cluster.stack_checks import check_configured
+from cluster.stack_parts import redis_socket_url, start_parts
 from cluster.stack_state import Progress, Stack, StackError, forget_stack, read_stack, write_stack
 from cluster.store import Store
 from configs.settings import Settings
@@ -44,12 +46,14 @@ def start_stack(settings: Settings, *, progress: Progress, owned: bool, num_cpus
         StackError: one runs in this home already, or a part can't be started (then nothing is left running).
     """
     home = make_home(settings)
+    settings = _without_own(settings)
     with _lock(home):
         present = read_stack(home)
         if present is not None and is_running(present):
             raise StackError(f"a stack runs in {home} already; `distox status` shows it, `distox down` ends it")
         if present is not None and (count := end_marked(present.stack_id, grace_seconds=GRACE_SECONDS)):
             progress(f"ended {count} processes of a stack that was not shut down")
+        check_configured(settings)
         store_url = settings.store_url or settings.default_store_url
         store = Store.open(store_url, migrate=True)
         owner = psutil.Process() if owned else None
@@ -63,7 +67,7 @@ def start_stack(settings: Settings, *, progress: Progress, owned: bool, num_cpus
             store_id=store.store_id,
             storage_url=settings.storage_url,
             api_url="",
-            ray_token_path=os.environ.get("RAY_AUTH_TOKEN_PATH") if settings.ray_address else str(home / "ray-token"),
+            ray_token_path=settings.ray_token_path if settings.ray_address else str(home / "ray-token"),
         )
         _ensure_secrets(home, store, with_ray_token=settings.ray_address is None)
         store.close()
@@ -132,6 +136,17 @@ def wait_for_end(stack: Stack, *, timeout_seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def _without_own(settings: Settings) -> Settings:
+    """Forget the addresses of this home's own stack: a shell still carries them after ``eval "$(distox env)"``."""
+    own_redis = settings.redis_url == redis_socket_url(settings)
+    own_ray = settings.ray_token_path == str(settings.home / "ray-token")
+    return replace(
+        settings,
+        redis_url=None if own_redis else settings.redis_url,
+        ray_address=None if own_ray else settings.ray_address,
+    )
 
 
 def _is_abandoned(stack: Stack) -> bool:

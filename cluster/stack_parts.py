@@ -7,13 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.processes import ProcessFailed, free_ports, spawn, wait_until_ready
+from cluster.stack_checks import ask_ray
 from cluster.stack_state import Progress, Stack, StackError
 from configs.settings import Settings
 
@@ -73,10 +72,14 @@ def start_parts(draft: Stack, settings: Settings, *, progress: Progress, num_cpu
     ports = free_ports(8)
     stack = replace(
         draft,
-        redis_url=draft.redis_url or f"unix://{runtime / 'redis.sock'}",
+        redis_url=draft.redis_url or redis_socket_url(settings),
         ray_address=draft.ray_address or f"http://127.0.0.1:{ports[1]}",
     )
     environment = {**os.environ, **stack.environment(settings.home)}
+    # They would win over the token file and the address that belong to this stack.
+    for name in ("RAY_AUTH_TOKEN", "RAY_API_SERVER_ADDRESS"):
+        if stack.ray_token_path:
+            environment.pop(name, None)
     environment["PATH"] = f"{bin_folder}{os.pathsep}{environment.get('PATH', os.defpath)}"
     parts = []
     if not draft.redis_url:
@@ -93,6 +96,11 @@ def start_parts(draft: Stack, settings: Settings, *, progress: Progress, num_cpu
     except ProcessFailed as error:
         raise StackError(str(error)) from error
     return replace(stack, api_url=ready_file.read_text("utf-8").strip())
+
+
+def redis_socket_url(settings: Settings) -> str:
+    """Where the Redis of this home's own stack serves."""
+    return f"unix://{settings.runtime_folder / 'redis.sock'}"
 
 
 def available_cpus() -> int:
@@ -185,13 +193,8 @@ def _redis_answers(path: Path) -> bool:
 
 
 def _ray_answers(stack: Stack) -> bool:
-    """Whether the job server answers to the token."""
-    headers = {}
-    if stack.ray_token_path:
-        headers["Authorization"] = f"Bearer {Path(stack.ray_token_path).read_text('utf-8').strip()}"
-    request = urllib.request.Request(f"{stack.ray_address}/api/jobs/", headers=headers)  # noqa: S310 (our own http address)
     try:
-        with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310
-            return int(response.status) == 200
-    except (urllib.error.URLError, OSError):
+        ask_ray(stack.ray_address, stack.ray_token_path)
+    except OSError:
         return False
+    return True

@@ -57,9 +57,9 @@ def read_stack(home: Path) -> Stack | None:
     """The stack of a home, running or not; None when none was started or it was ended."""
     try:
         return Stack(**json.loads((home / STATE_FILE).read_text("utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (TypeError, json.JSONDecodeError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise StackError(
             f"{home / STATE_FILE} can't be read ({error}); remove it when no stack of this home runs"
         ) from error

@@ -35,6 +35,8 @@ class Settings:
     """``redis://``, ``rediss://`` or ``unix://``."""
     ray_address: str | None
     """The dashboard's ``http://host:port`` (what ``ray job submit`` takes)."""
+    ray_token_path: str | None
+    """The file with the token that the Ray cluster wants."""
     store_url: str | None
     """An SQLAlchemy URL: ``sqlite:///…`` or ``postgresql+psycopg://…``."""
     storage_url: str
@@ -94,6 +96,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         home=home,
         redis_url=env.get("DISTOX_REDIS_URL") or None,
         ray_address=env.get("RAY_ADDRESS") or None,
+        ray_token_path=env.get("RAY_AUTH_TOKEN_PATH") or None,
         store_url=_absolute(store_url) if store_url else None,
         storage_url=_absolute(storage_url),
         api_url=env.get("DISTOX_API_URL") or None,

@@ -38,6 +38,20 @@ steps:
 """The cheapest real run: one step that writes a small corpus."""
 
 
+def training_spec(max_steps: int) -> str:
+    """A corpus, then a real training of a model that hardly weighs anything."""
+    return f"""\
+{TINY_SPEC}    tokenizer: {{vocab_size: 400}}
+  teacher:
+    kind: finetune
+    dataset: {{name: "${{steps.data.dataset}}", max_length: 48}}
+    model:
+      init: {{hidden_size: 16, layers: {{encoder: 1, decoder: 1}}, ffn_size: 32, attention_heads: 2}}
+      tokenizer: ${{steps.data.tokenizer}}
+    training: {{max_steps: {max_steps}, batch_size: 4}}
+"""
+
+
 @dataclass(frozen=True)
 class Terminal:
     """A command that runs in a session of its own, as one does in a terminal window."""

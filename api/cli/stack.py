@@ -115,8 +115,8 @@ def print_environment() -> None:
         typer.echo(f"no stack runs in {settings.home}; start it with `distox up`", err=True)
         raise typer.Exit(3)
     values = stack.environment(settings.home)
-    # `ray job submit` lets this variable win over RAY_ADDRESS: another stack's would be asked.
-    typer.echo("unset RAY_API_SERVER_ADDRESS")
+    # `ray job submit` lets them win over RAY_ADDRESS and the token's path: another stack would be asked.
+    typer.echo(f"unset RAY_API_SERVER_ADDRESS{' RAY_AUTH_TOKEN' if stack.ray_token_path else ''}")
     for name, value in values.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
     typer.echo(f'export DISTOX_API_KEY="$(cat {shlex.quote(str(settings.home / "api-key"))})"')

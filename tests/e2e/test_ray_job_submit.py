@@ -10,22 +10,10 @@ import pytest
 
 from cluster.runs import Run, State
 from cluster.store import Store
-from tests.stack_home import TINY_SPEC, StackHome, stack_home
+from tests.stack_home import TINY_SPEC, StackHome, stack_home, training_spec
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-LONG_SPEC = f"""\
-{TINY_SPEC}    tokenizer: {{vocab_size: 400}}
-  teacher:
-    kind: finetune
-    dataset: {{name: "${{steps.data.dataset}}", max_length: 48}}
-    model:
-      init: {{hidden_size: 16, layers: {{encoder: 1, decoder: 1}}, ffn_size: 32, attention_heads: 2}}
-      tokenizer: ${{steps.data.tokenizer}}
-    training: {{max_steps: 1000000, batch_size: 4}}
-"""
-"""A training that nobody waits for."""
-
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 
@@ -99,7 +87,7 @@ def test_the_exit_code_is_not_0_when_the_spec_is_wrong_or_the_run_fails(stack: S
 
 
 def test_ray_job_stop_cancels_the_run(stack: StackHome, store: Store) -> None:
-    stack.write("long.yaml", LONG_SPEC)
+    stack.write("long.yaml", training_spec(max_steps=1_000_000))
     submitted = bash(
         stack, "ray job submit --no-wait --submission-id mine --working-dir . -- python -m cluster.submit long.yaml"
     )
