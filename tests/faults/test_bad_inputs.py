@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from cluster.attempt import record
-from cluster.remote import Assignment, Outcome, run_job
-from cluster.runs import Run, State
+from cluster.remote import Assignment, Outcome, outcome_of, run_job
+from cluster.runs import Cause, Run, State
 from cluster.store import Store
 from configs.load import dump_spec, validate_spec
-from tests.faults.wrong_runs import NO_COMPILER, NO_HUB, WRONG_RUNS, Material, Spec, WrongRun
+from configs.schema.kinds import Detoxify
+from tests.faults.wrong_runs import NO_COMPILER, NO_HUB, WRONG_DUMPS, WRONG_RUNS, Material, Spec, WrongRun
 from tests.live_stack import ROOT, user_environment
+from workers.pool import load_detoxifier
+from workers.source import make_plan, open_source
 
 DISTILL = "kind: distill\ndataset: {name: a}\nteacher_model: {name: t}\nstudent_model: {name: s}\n"
 WRONG_SPECS = {
@@ -143,6 +146,22 @@ def test_what_only_the_job_can_see_fails_the_run_at_once_with_the_reason(
     reason = run.reason or ""
     assert [words for words in wrong.told if words not in reason] == [], reason
     assert "\n" not in reason
+
+
+@pytest.mark.parametrize("wrong", WRONG_DUMPS, ids=lambda wrong: wrong.name)
+def test_a_wrong_dump_is_no_use_to_try_again_and_says_why(wrong: WrongRun, material: Material) -> None:
+    spec = validate_spec(wrong.spec(material))
+    assert isinstance(spec, Detoxify)
+
+    def begin() -> None:
+        make_plan(open_source(spec.input), spec.queue.rows_per_task)
+        load_detoxifier(dump_spec(spec), 1)
+
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        begin()
+    outcome = outcome_of(caught.value)
+    assert outcome.cause is Cause.WRONG_INPUT
+    assert [words for words in wrong.told if words not in (outcome.error or "")] == [], outcome.error
 
 
 def test_a_run_succeeds_once_its_input_was_mended(material: Material, home: Path, bare_machine: None) -> None:
