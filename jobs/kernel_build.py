@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +104,19 @@ def _remove_dead_lock(lock: Path, wait_seconds: float) -> None:
 
 def is_open(state: os.stat_result) -> bool:
     """Whether a process of this machine, as far as this user may look, has the file open."""
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+    return any((seen.st_dev, seen.st_ino) == (state.st_dev, state.st_ino) for seen in _open_files())
+
+
+def _open_files() -> Iterator[os.stat_result]:
+    """What is open on this machine; processes and descriptors come and go while it looks."""
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            seen = descriptor.stat()
+            descriptors = list((process / "fd").iterdir())
         except OSError:
             continue
-        if (seen.st_dev, seen.st_ino) == (state.st_dev, state.st_ino):
-            return True
-    return False
+        for descriptor in descriptors:
+            with suppress(OSError):
+                yield descriptor.stat()
 
 
 def _wait(deadline: float, lock: Path) -> None:
