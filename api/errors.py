@@ -21,7 +21,7 @@ from starlette.responses import Response
 from api.schemas import FaultView, ProblemView
 from cluster.records import RunNotFound
 from cluster.store import StoreError
-from configs.load import Fault, SpecError
+from configs.faults import Fault, SpecError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -175,13 +175,19 @@ def _parameter_fault(item: Mapping[str, Any]) -> Fault:
         key, words = _LIMITS[kind]
         remedy = f"use a number {words} {context[key]}"
     elif kind in {"enum", "literal_error"}:
-        remedy = f"use one of {context['expected']}"
+        expected = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+        remedy = f"{did_you_mean(str(item['input']), expected.split(', '))}use one of {expected}"
     else:
         remedy = _REMEDIES.get(kind, "see /docs")
-    message = str(item["msg"])
+    message = _MESSAGES.get(kind) or str(item["msg"])
     value = "" if kind == "missing" else str(item["input"])[:80]
     return Fault(".".join(str(part) for part in item["loc"]), value, message[:1].lower() + message[1:], remedy)
 
+
+_MESSAGES = {
+    "enum": "is none of the values that it may have",
+    "literal_error": "is none of the values that it may have",
+}
 
 _REMEDIES = {
     "int_parsing": "use a whole number",

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    specs: Annotated[list[Path], typer.Argument(help="YAML or JSON files.", metavar="SPEC...", show_default=False)],
+    specs: Annotated[list[Path], typer.Argument(help="YAML or JSON files.", metavar="SPEC", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
     """Check specs without running them: OK with kind and name, or one line for each fault (then the exit code is 2).
@@ -100,6 +100,11 @@ def _print(check: _Check) -> None:
     if not check.faults:
         steps = f" ({' -> '.join(check.steps)})" if check.steps else ""
         typer.echo(f"{check.spec}: OK {check.kind} {check.name}{steps}")
-    for fault in check.faults:
+    tell_faults(check.spec, check.faults)
+
+
+def tell_faults(source: str, faults: Sequence[Fault]) -> None:
+    """One line on stderr for each fault, which begins with the file (or what else it was found in)."""
+    for fault in faults:
         line = str(fault)
-        typer.echo(line if line.startswith(check.spec) else f"{check.spec}: {line}", err=True)
+        typer.echo(line if line.startswith(source) else f"{source}: {line}", err=True)

@@ -15,10 +15,15 @@ import typer
 from api.cli.stack import settings_or_exit
 
 if TYPE_CHECKING:
-    from api.client import Client
+    from api.client import ApiError, Client
 
 FAILED, WRONG, NOTHING_ANSWERS, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; see ``api.cli.main.EXIT_CODES``."""
+HINTS = {
+    401: "; it is in DISTOX_API_KEY, or in the file api-key of the home; `distox keys create OWNER` makes one",
+    403: "; `distox keys create OWNER --role ROLE` makes another key",
+}
+"""Status → what a person at a shell may do about it."""
 
 
 @contextmanager
@@ -36,19 +41,22 @@ def connected() -> Iterator[Client]:
     except ApiUnreachable as error:
         fail(f"{error}; start it with `distox up`, or check DISTOX_API_URL", code=NOTHING_ANSWERS)
     except ApiError as error:
-        for fault in error.faults:
-            where = f"{fault.field} = {fault.value}" if fault.value else fault.field
-            typer.echo(f"{where}: {fault.message}; {fault.remedy}", err=True)
-        hints = {
-            401: "; it is in DISTOX_API_KEY, or in the file api-key of the home; `distox keys create OWNER` makes one",
-            403: "; `distox keys create OWNER --role ROLE` makes another key",
-        }
-        hint = hints.get(error.status, "")
-        if not error.faults:
-            typer.echo(f"distox: {error.detail}{hint}", err=True)
+        tell_refusal(error)
         raise typer.Exit(FAILED if error.status >= 500 else WRONG) from error
     except OSError as error:
         fail(f"{error.filename or 'the file'} can't be written ({error.strerror})", code=FAILED)
+
+
+def tell_refusal(error: ApiError) -> None:
+    """What the API refused, in the words of the command line: one line on stderr for each fault."""
+    for fault in error.faults:
+        # A parameter of the route is an option here.
+        field = fault.field.replace("query.", "--", 1) if fault.field.startswith("query.") else fault.field
+        where = f"{field} = {fault.value}" if fault.value else field
+        typer.echo(f"{where}: {fault.message}; {fault.remedy}", err=True)
+    if not error.faults:
+        detail = error.detail.replace("GET /v1/runs lists yours", "`distox list --steps` shows yours")
+        typer.echo(f"distox: {detail}{HINTS.get(error.status, '')}", err=True)
 
 
 def fail(message: str, *, code: int) -> NoReturn:

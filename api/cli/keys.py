@@ -28,7 +28,7 @@ OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 MAX_NAME = 200
 
 keys = typer.Typer(
-    help="Make, list and revoke the keys of the API. Needs the results store, and no running stack.",
+    help="Make, list and revoke the keys of the API. They are in the results store: the stack need not run.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -103,7 +103,7 @@ def list_keys(as_json: Json = False) -> None:
 @keys.command()
 def revoke(
     given: Annotated[
-        list[str], typer.Argument(help="As `distox keys list` shows it.", metavar="PREFIX...", show_default=False)
+        list[str], typer.Argument(help="As `distox keys list` shows it.", metavar="PREFIX", show_default=False)
     ],
 ) -> None:
     """Make keys useless, at once and for good.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from api.cli.connect import WRONG, connected, fail
 from api.cli.runs import Json, RunId
@@ -15,7 +16,21 @@ if TYPE_CHECKING:
     from api.client import Client
     from api.schemas import ArtifactView, RunView
 
-artifacts = typer.Typer(help="List and download the files of a run.", no_args_is_help=True, rich_markup_mode="markdown")
+
+class _Artifacts(TyperGroup):
+    """Says what may be done with a run whose id stands where a command is expected."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command, its name, and the rest."""
+        if args[0].startswith("r-"):
+            ways = f"`distox artifacts list {args[0]}` or `distox artifacts download {args[0]} ARTIFACT`"
+            ctx.fail(f"Say what to do with {args[0]}: {ways}")
+        return super().resolve_command(ctx, args)
+
+
+artifacts = typer.Typer(
+    cls=_Artifacts, help="List and download the files of a run.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +61,8 @@ def metrics(
         views = [view.model_dump(mode="json") for _, view in found]
         typer.echo(json.dumps(views if len(views) > 1 else views[0], indent=2))
         return
+    if name is not None and not any(view.series for _, view in found):
+        _refuse_name(run_id, name)
     from api.cli.tables import print_metrics
 
     shown = [print_metrics(run, view, with_points=name is not None) for run, view in found]
@@ -101,6 +118,14 @@ def download_artifact(client: Client, run_id: str, name: str, to: Path, *, quiet
         names = ", ".join(item.name for item in there) or "none"
         fail(f"{run_id} has no artifact {name}; it has: {names}", code=WRONG)
     _download(client, run_id, chosen, to, quiet=quiet)
+
+
+def _refuse_name(run_id: str, name: str) -> NoReturn:
+    """Say which live series there are."""
+    with connected() as client:
+        views = [client.metrics(run.id) for run in _with_steps(client, run_id)]
+    known = sorted({series.name for view in views for series in view.series})
+    fail(f"{run_id} has no live figure {name}; it has: {', '.join(known) or 'none yet'}", code=WRONG)
 
 
 def _download(client: Client, run_id: str, artifact: ArtifactView, to: Path, *, quiet: bool) -> None:

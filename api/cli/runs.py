@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.connect import FAILED, INTERRUPTED, WRONG, connected
+from api.cli.checks import tell_faults
+from api.cli.connect import FAILED, INTERRUPTED, WRONG, connected, tell_refusal
 
 if TYPE_CHECKING:
     from api.client import Client
@@ -83,6 +84,8 @@ def list_runs(
         runs = list(client.runs(limit=limit, top_level=not steps, **filters))
     if as_json:
         typer.echo(json.dumps([run.model_dump(mode="json") for run in runs], indent=2))
+    elif not runs and any(filters.values()):
+        typer.echo("no run is like that; `distox list` without filters shows all" + ("" if steps else ", --steps more"))
     elif not runs:
         typer.echo("no runs; submit one with `distox submit SPEC`")
     else:
@@ -110,7 +113,7 @@ def show(run_id: RunId, as_json: Json = False) -> None:
 
 
 def cancel(
-    run_ids: Annotated[list[str], typer.Argument(help="One or more runs.", metavar="RUN...")], as_json: Json = False
+    run_ids: Annotated[list[str], typer.Argument(help="One or more runs.", metavar="RUN")], as_json: Json = False
 ) -> None:
     """Ask runs to end: at once where nothing runs yet, else at the next task or step.
 
@@ -118,10 +121,23 @@ def cancel(
     distox cancel r-1k10dp4r1sxdtmjsm3
     ```
     """
+    from api.client import ApiError
+
+    was_refused = False
     with connected() as client:
         for run_id in run_ids:
-            run = client.cancel(run_id)
-            typer.echo(run.model_dump_json() if as_json else f"{run.id}: {_cancelled(run.state)}")
+            try:
+                run = client.cancel(run_id)
+            except ApiError as error:
+                if error.status >= 500:
+                    raise
+                # The others are cancelled all the same.
+                tell_refusal(error)
+                was_refused = True
+            else:
+                typer.echo(run.model_dump_json() if as_json else f"{run.id}: {_cancelled(run.state)}")
+    if was_refused:
+        raise typer.Exit(WRONG)
 
 
 def submit_and_follow(
@@ -151,8 +167,7 @@ def spec_faults() -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        for fault in error.faults:
-            typer.echo(f"{error.source}: {fault}", err=True)
+        tell_faults(error.source, error.faults)
         raise typer.Exit(WRONG) from error
 
 

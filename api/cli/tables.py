@@ -83,8 +83,11 @@ def print_metrics(run: RunView, metrics: MetricsView, *, with_points: bool) -> b
         for series in metrics.series:
             page.print(_points_table(series))
         return True
-    if metrics.series:
-        page.print(_series_table(metrics.series))
+    final = {item.metric for item in metrics.summaries if not item.system}
+    # A figure that was told once and is final says the same twice.
+    live = [series for series in metrics.series if series.num_points > 1 or series.name not in final]
+    if live:
+        page.print(_series_table(live))
     of_systems = [item for item in metrics.summaries if item.system]
     others = [item for item in metrics.summaries if not item.system]
     if of_systems:
@@ -96,10 +99,12 @@ def print_metrics(run: RunView, metrics: MetricsView, *, with_points: bool) -> b
 
 def artifacts_table(found: Sequence[tuple[RunView, ArtifactView]]) -> Table:
     """One line for each artifact."""
-    table = _table("step", "run", "artifact", "files", "bytes")
+    with_steps = any(run.step for run, _ in found)
+    table = _table(*(["step"] if with_steps else []), "run", "artifact", "files", "bytes")
     for run, item in found:
         files = f"{item.num_files:,}" if item.num_files else "not on the API's machine"
-        table.add_row(escape(run.step or ""), run.id, escape(item.name), files, f"{item.num_bytes:,}")
+        step = [escape(run.step or "")] if with_steps else []
+        table.add_row(*step, run.id, escape(item.name), files, f"{item.num_bytes:,}")
     return table
 
 

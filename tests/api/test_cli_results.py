@@ -35,6 +35,28 @@ def test_metrics_of_one_name_shows_its_points(api: Api, distox: Distox) -> None:
     assert [line.split() for line in lines[-2:]] == [["10", "0.1"], ["20", "0.05"]]
 
 
+def test_a_live_figure_that_is_not_there_is_said_with_those_that_are(api: Api, distox: Distox) -> None:
+    run = api.finish(export(), points=(Point("loss", 1, 1.0), Point("ce", 1, 1.0)))
+    result = distox("metrics", run.id, "--name", "los")
+    assert result.exit_code == 2
+    assert result.stderr == f"distox: {run.id} has no live figure los; it has: ce, loss\n"
+
+
+def test_a_figure_that_was_told_once_and_is_final_is_shown_once(api: Api, distox: Distox) -> None:
+    points = (Point("num_train", 1, 103.0), Point("loss", 1, 2.0), Point("loss", 2, 1.0))
+    run = api.finish(export(), points=points, summaries=(Summary("num_train", 103.0), Summary("loss", 1.0)))
+    shown = distox("metrics", run.id).stdout
+    assert shown.count("num_train") == 1
+    assert shown.count("loss") == 2
+
+
+def test_a_run_in_the_place_of_a_command_is_told_what_may_be_done_with_it(distox: Distox) -> None:
+    result = distox("artifacts", "r-00000000000zzzzzzz")
+    assert result.exit_code == 2
+    words = " ".join(result.stderr.replace("│", " ").split())
+    assert "`distox artifacts list r-00000000000zzzzzzz` or `distox artifacts download r-00000000000zzzzzzz" in words
+
+
 def test_metrics_of_a_run_without_figures_says_so(api: Api, distox: Distox) -> None:
     assert distox("metrics", api.store.submit(export(), owner="ada").id).stdout == "no figures yet\n"
 
@@ -46,7 +68,12 @@ def test_artifacts_are_listed_and_downloaded_as_they_were(api: Api, distox: Dist
     (output / "model" / "config.json").write_text("{}", "utf-8")
     (output / "model" / "inner" / "w.bin").write_bytes(b"1234")
     (output / "dump.csv").write_text("text\n", "utf-8")
-    assert "model" in distox("artifacts", "list", run.id).stdout
+    listed = distox("artifacts", "list", run.id).stdout.splitlines()
+    assert [line.split() for line in listed] == [
+        ["run", "artifact", "files", "bytes"],
+        [run.id, "model", "2", "6"],
+        [run.id, "rows", "1", "5"],
+    ]
     to = tmp_path / "new" / "folder"
     for name in ("model", "rows"):
         result = distox("artifacts", "download", run.id, name, "--to", str(to))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from cluster.runs import Cause
 from tests.api.command import Distox
 from tests.api.conftest import Api
 from tests.api.specs import export, pipeline
@@ -35,7 +38,20 @@ def test_list_shows_runs_newest_first_and_steps_on_demand(api: Api, distox: Dist
 def test_a_filter_that_is_none_is_named(distox: Distox) -> None:
     result = distox("list", "--state", "done")
     assert result.exit_code == 2
-    assert "query.state = DONE" in result.stderr
+    assert result.stderr == (
+        "--state = DONE: is none of the values that it may have; use one of PENDING, QUEUED, STARTING, RUNNING, "
+        "SUCCEEDED, FAILED, CANCELLED\n"
+    )
+    assert (
+        "--kind = distil: is none of the values that it may have; did you mean distill?"
+        in distox("list", "--kind", "distil").stderr
+    )
+
+
+def test_filters_that_leave_nothing_are_told_apart_from_a_store_without_runs(api: Api, distox: Distox) -> None:
+    assert distox("list").stdout == "no runs; submit one with `distox submit SPEC`\n"
+    api.store.submit(export(), owner="ada")
+    assert "no run is like that" in distox("list", "--name", "nightly").stdout
 
 
 def test_show_tells_state_reason_and_steps(api: Api, distox: Distox) -> None:
@@ -53,7 +69,7 @@ def test_an_unknown_run_is_said_on_every_command(distox: Distox, tmp_path: Path)
     for command in (["show"], ["cancel"], ["metrics"], ["artifacts", "list"]):
         result = distox(*command, "r-00000000000zzzzzzz")
         assert result.exit_code == 2
-        assert "no run r-00000000000zzzzzzz" in result.stderr
+        assert result.stderr == "distox: no run r-00000000000zzzzzzz; `distox list --steps` shows yours\n"
 
 
 def test_cancel_ends_runs_and_says_when_there_is_nothing_to_cancel(api: Api, distox: Distox) -> None:
@@ -62,3 +78,20 @@ def test_cancel_ends_runs_and_says_when_there_is_nothing_to_cancel(api: Api, dis
     result = distox("cancel", api.finish(export()).id)
     assert result.exit_code == 2
     assert "SUCCEEDED already" in result.stderr
+
+
+def test_one_run_that_can_not_be_cancelled_keeps_no_other_from_it(api: Api, distox: Distox) -> None:
+    ended, waiting = api.finish(export()).id, api.store.submit(export(), owner="ada").id
+    result = distox("cancel", ended, "r-00000000000zzzzzzz", waiting)
+    assert result.exit_code == 2
+    assert result.stdout == f"{waiting}: CANCELLED\n"
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_a_run_that_waits_for_its_next_attempt_says_until_when(api: Api, distox: Distox) -> None:
+    run = api.store.enqueue(api.store.submit(export(retries={"errors": 1}), owner="ada").id)
+    api.store.end_attempt(run.id, api.store.begin_attempt(run.id), Cause.ERROR, "disk full")
+    api.store.postpone(run.id, datetime.now(UTC) + timedelta(seconds=1000))
+    shown = distox("show", run.id).stdout
+    assert "disk full" in shown
+    assert re.search(r"tried again +in (999|1000) s", shown)

@@ -123,6 +123,13 @@ def test_submit_of_a_wrong_spec_asks_no_api_and_prints_each_fault(tmp_path: Path
     assert len(result.stderr.splitlines()) == 2
 
 
+def test_a_spec_file_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    result = run_command("submit", str(tmp_path / "none.yaml"), environment={"DISTOX_HOME": str(tmp_path)})
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{tmp_path / 'none.yaml'}: no such file")
+    assert result.stderr.count("none.yaml") == 1
+
+
 def test_what_the_api_refuses_is_printed_fault_by_fault(distox: Distox, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "kind: detoxify\nmodel: {name: /etc}\ninput: {path: /etc/passwd}\n")
     result = distox("submit", spec, "--detach")
