@@ -56,11 +56,12 @@ def start_stack(settings: Settings, *, progress: Progress, owned: bool, num_cpus
         check_configured(settings)
         store_url = settings.store_url or settings.default_store_url
         store = Store.open(store_url, migrate=True)
-        owner = psutil.Process() if owned else None
+        # Until all answer the stack belongs to this process, whoever owns it then: a start that was killed is no stack.
+        starter = psutil.Process()
         draft = Stack(
             stack_id=uuid.uuid4().hex,
-            owner_pid=owner.pid if owner else None,
-            owner_created=owner.create_time() if owner else None,
+            owner_pid=starter.pid,
+            owner_created=starter.create_time(),
             ray_address=settings.ray_address or "",
             redis_url=settings.redis_url or "",
             store_url=store_url,
@@ -74,13 +75,15 @@ def start_stack(settings: Settings, *, progress: Progress, owned: bool, num_cpus
         write_stack(home, draft)
         try:
             stack = start_parts(draft, settings, progress=progress, num_cpus=num_cpus)
+            if not owned:
+                stack = replace(stack, owner_pid=None, owner_created=None)
+            write_stack(home, stack)
+            return stack
         except BaseException:
             with hold_interrupts():
                 end_marked(draft.stack_id, grace_seconds=GRACE_SECONDS)
                 forget_stack(home)
             raise
-        write_stack(home, stack)
-        return stack
 
 
 def stop_stack(home: Path) -> int:

@@ -26,7 +26,8 @@ class Stack:
 
     stack_id: str
     owner_pid: int | None
-    """A process that ends the stack when it ends (``distox quickstart``); None for ``distox up``."""
+    """A process without which the stack is abandoned: the one that starts it, and ``distox quickstart`` to the end;
+    None once ``distox up`` is done."""
     owner_created: float | None
     """The owner's start time, since pids come again."""
     ray_address: str

@@ -69,8 +69,8 @@ def _quickstart(settings: Settings, file: Path, num_cpus: int | None, started: f
             if stack is None or not is_running(stack):
                 stack = start_stack(settings, progress=typer.echo, owned=True, num_cpus=num_cpus)
             elif stack.owner_pid is not None:
-                owner = f"another `distox quickstart` (process {stack.owner_pid})"
-                raise StackError(f"{owner} runs in {settings.home}; wait for it, or set DISTOX_HOME to another folder")
+                owner = f"another distox (process {stack.owner_pid})"
+                raise StackError(f"{owner} works in {settings.home}; wait for it, or set DISTOX_HOME to another folder")
             return _run(stack, settings, spec, started)
         finally:
             # What the file says counts: an interruption leaves no time to remember what was started.
