@@ -8,7 +8,7 @@ from cluster.store import Store, StoreError
 from tests.cluster import specs
 from tests.cluster.conftest import Clock
 from tests.cluster.fakes import fail
-from tests.cluster.test_reconciler import World
+from tests.cluster.world import World
 
 
 def watch(store: Store, run_id: str, world: World) -> list[Line]:
