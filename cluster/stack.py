@@ -144,11 +144,10 @@ def wait_for_end(stack: Stack, *, timeout_seconds: float) -> bool:
 def _without_own(settings: Settings) -> Settings:
     """Forget the addresses of this home's own stack: a shell still carries them after ``eval "$(distox env)"``."""
     own_redis = settings.redis_url == redis_socket_url(settings)
-    own_ray = settings.ray_token_path == str(settings.home / "ray-token")
     return replace(
         settings,
         redis_url=None if own_redis else settings.redis_url,
-        ray_address=None if own_ray else settings.ray_address,
+        ray_address=None if settings.is_own_ray else settings.ray_address,
     )
 
 

@@ -2,7 +2,8 @@
 
 Guarantee: one Ray submission makes one run, however often this command is run for it. The exit code is 0 only when the
 run SUCCEEDED, 1 when it FAILED, 2 when it wasn't submitted, 130 when it was cancelled; ended by a signal, it first asks
-for the run's cancellation and then exits with 128 + the signal's number. Loads neither torch nor ray.
+for the run's cancellation and then exits with 128 + the signal's number. Loads no torch, and ray only on a cluster that
+distox didn't start, to see whether its machines share what the settings name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from cluster.follow import Line, follow, format_line
+from cluster.places import PlaceError, check_cluster
 from cluster.references import resolve_runs
 from cluster.runs import Run, State, job_id
 from cluster.store import Store, StoreError
@@ -47,10 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings()
         spec = resolve_paths(load_spec(options.spec), Path.cwd())
+        if (advice := check_cluster(settings)) is not None:
+            _say(advice)
         store = open_store(settings)
         # Who may submit a Ray job may read every run anyway.
         spec = resolve_runs(spec, store, may_read=lambda run: True)
-    except (SpecError, SettingsError, StoreError) as error:
+    except (SpecError, SettingsError, StoreError, PlaceError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     if options.name is not None:

@@ -65,6 +65,11 @@ class Settings:
         return Path("/tmp") / name  # noqa: S108 (who uses it checks its owner)
 
     @property
+    def is_own_ray(self) -> bool:
+        """Whether the Ray that the environment names is the head of this home's own stack, running or ended."""
+        return self.ray_token_path == str(self.home / "ray-token")
+
+    @property
     def default_store_url(self) -> str:
         """The store of the home, when no other is named."""
         return f"sqlite:///{self.home / 'store.sqlite'}"

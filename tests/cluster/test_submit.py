@@ -31,6 +31,8 @@ def environment(home: Path, submission: str | None = "raysubmit_1", **values: st
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DISTOX_", "RAY_"))}
     given = {"DISTOX_HOME": str(home), "DISTOX_STORE_URL": f"sqlite:///{home / 'store.sqlite'}"}
     job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": {"job_submission_id": submission}})}
+    # The head of the home's own stack, which has one machine.
+    given["RAY_AUTH_TOKEN_PATH"] = str(home / "ray-token")
     return {**kept, **given, "DISTOX_STORAGE_URL": str(home / "storage"), **(job if submission else {}), **values}
 
 
