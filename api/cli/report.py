@@ -40,8 +40,9 @@ def print_report(store: Store, run: Run, *, settings: Settings, seconds: float) 
         if step.kind == "evaluate":
             summaries = list(store.summaries(step.id))
             console.print(results_table(summaries))
-            console.print(differences(summaries))
-    console.print(times_table(list(steps.values()), seconds))
+            for line in differences(summaries):
+                console.print(line, highlight=False)
+    console.print(times(list(steps.values()), seconds), highlight=False)
     for step in steps.values():
         if step.kind == "detoxify":
             _print_rewrites(console, store, step)
@@ -80,28 +81,24 @@ def results_table(summaries: list[Summary]) -> Table:
     return table
 
 
-def differences(summaries: list[Summary]) -> Table:
-    """How much better each model's joint is than the controls', paired on the same rows."""
-    table = Table(title="joint, paired difference", title_justify="left", show_lines=True)
-    for heading in ("system", "minus copy", "minus delete"):
-        table.add_column(heading)
+def differences(summaries: list[Summary]) -> list[str]:
+    """How much better each model's joint is than the controls', paired on the same rows; a line for each model."""
     values = {(item.system, item.metric): item for item in summaries}
-    for system in dict.fromkeys(item.system for item in summaries if item.metric == "joint_minus_copy"):
-        cells = (_interval(values.get((system, f"joint_minus_{control}"))) for control in ("copy", "delete"))
-        table.add_row(system, *cells)
-    return table
+    return [
+        f"joint of {system}: "
+        + ", ".join(
+            f"{item.value:+.3f} against {control} ({item.low:.3f}–{item.high:.3f})"
+            for control in ("copy", "delete")
+            if (item := values.get((system, f"joint_minus_{control}"))) is not None and item.low is not None
+        )
+        for system in dict.fromkeys(item.system for item in summaries if item.metric == "joint_minus_copy")
+    ]
 
 
-def times_table(steps: list[Run], seconds: float) -> Table:
-    """Wall time of each step and of the whole."""
-    table = Table(title="wall time", title_justify="left")
-    table.add_column("step")
-    table.add_column("seconds", justify="right")
-    for step in steps:
-        took = seconds_of(step)
-        table.add_row(step.step or step.kind, "" if took is None else f"{took:.1f}")
-    table.add_row("all, start and stop of the stack included", f"{seconds:.1f}")
-    return table
+def times(steps: list[Run], seconds: float) -> str:
+    """Wall time of each step and of the whole, start and stop of the stack included."""
+    parts = [f"{step.step or step.kind} {took:.0f}" for step in steps if (took := seconds_of(step)) is not None]
+    return f"\nseconds: {', '.join(parts)}; in all {seconds:.0f}"
 
 
 def _print_rewrites(console: Console, store: Store, step: Run) -> None:
@@ -118,7 +115,8 @@ def _print_rewrites(console: Console, store: Store, step: Run) -> None:
                 examples[row[column]] = row["detoxified"]
     counts = ", ".join(f"{statuses[status]:,} {status}" for status in STATUSES if statuses[status])
     console.print(f"\n{statuses.total():,} comments: {counts}", highlight=False)
-    console.print(f"[bold]{file}[/bold]", soft_wrap=True, highlight=False)
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    console.print(f"[bold]{shown}[/bold]", soft_wrap=True, highlight=False)
     for comment, rewrite in examples.items():
         console.print(f"  - {comment}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"  + {rewrite}", markup=False, highlight=False, soft_wrap=True)
