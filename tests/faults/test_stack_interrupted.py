@@ -76,9 +76,16 @@ def test_an_interrupt_while_the_stack_starts_ends_it_within_10_s_and_leaves_no_p
     assert "Traceback" not in terminal.output()
 
 
-def test_an_interrupt_while_a_step_runs_cancels_the_run_and_leaves_no_process(home: StackHome) -> None:
-    terminal = quickstart(home)
-    terminal.wait_for_output("data                 running")
+def test_an_interrupt_while_a_model_is_trained_cancels_the_run_and_leaves_no_process(home: StackHome) -> None:
+    spec = home.write("training.yaml", training_spec(max_steps=1_000_000)).name
+    terminal = home.start("quickstart", "--spec", spec, "--num-cpus", "1")
+    terminal.wait_for_output("teacher              running")
+
+    second = home.distox("quickstart", "--spec", spec)
+    assert second.returncode == 1, second.stdout
+    assert f"(process {terminal.process.pid})" in second.stderr
+    assert "DISTOX_HOME" in second.stderr
+
     terminal.press_ctrl_c()
     # Somebody in a hurry presses it again, while everything is being ended.
     wait_until(lambda: runs(home)[0].cancel_requested, 10, "the cancel is recorded")
@@ -124,18 +131,6 @@ def test_a_quickstart_that_was_killed_is_taken_up_by_the_next_and_the_one_after_
     third = home.distox("quickstart", "--spec", "tiny.yaml", "--num-cpus", "1")
     assert third.returncode == 0, third.stdout + third.stderr
     assert [run.state for run in runs(home)] == [State.SUCCEEDED, State.SUCCEEDED]
-    assert home.processes() == []
-
-
-def test_a_second_quickstart_in_the_same_home_waits_for_nobody_and_says_who_is_there(home: StackHome) -> None:
-    first = quickstart(home)
-    first.wait_for_output("data ")
-    second = home.distox("quickstart", "--spec", "tiny.yaml")
-    assert second.returncode == 1, second.stdout
-    assert f"(process {first.process.pid})" in second.stderr
-    assert "DISTOX_HOME" in second.stderr
-    first.press_ctrl_c()
-    assert wait_for_end(first)[0] == 130
     assert home.processes() == []
 
 
