@@ -23,6 +23,7 @@ from cluster.remote import Assignment, Outcome, outcome_of, prepare_process
 from cluster.runs import Cause, Run, State
 from cluster.scheduler import ask_of
 from cluster.store import StaleEpoch, Store, StoreError
+from configs.schema.kinds import Distill, Finetune
 from configs.settings import Settings, SettingsError, read_settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ RECORD_SECONDS = 60.0
 """How long a finished attempt waits for a store that is away; its result is on disk meanwhile."""
 SHARED_FOLDER = "rows"
 """Parts of a dump outlive the attempt that wrote them: the next one goes on with them."""
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Beside the attempts' folders: a later attempt of a training goes on from what an earlier one saved."""
 
 
 class AttemptError(RuntimeError):
@@ -103,6 +106,7 @@ def _execute(settings: Settings, store: Store, run: Run, epoch: int, output: Pat
         spec=run.spec,
         output=str(output),
         num_threads=ask_of(run.spec).cpus,
+        checkpoints=str(output.parent / CHECKPOINTS_FOLDER) if isinstance(spec, Finetune | Distill) else None,
     )
     execution = Execution(assignment, pulse, lambda: store.next_generation(run.id, epoch), settings.redis_url)
     return execute(spec, execution)

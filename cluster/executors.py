@@ -119,6 +119,8 @@ def _run_training(spec: Finetune | Distill, execution: Execution) -> Outcome:
     outcome = merge(read_outcomes(execution.output, spec.num_workers), failures)
     shutil.rmtree(execution.output / TRAIN_FOLDER, ignore_errors=True)
     remove_traces(execution.output)
+    if outcome.result is not None and execution.assignment.checkpoints is not None:
+        shutil.rmtree(execution.assignment.checkpoints, ignore_errors=True)
     return outcome
 
 

@@ -69,6 +69,8 @@ class Assignment:
     """Resolved: references are paths."""
     output: str
     num_threads: int
+    checkpoints: str | None = None
+    """A folder that the attempts of a training share."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as Ray Train passes it on."""
@@ -106,7 +108,14 @@ def run_job(assignment: Assignment) -> dict[str, Any]:
             return Outcome(error=f"the worker's store is {store.store_id}, not {assignment.store_id}").as_dict()
         with Pulse(store, assignment.run_id, assignment.epoch, is_driver=False) as pulse:
             (output / STARTED_FILE).touch()
-            context = JobContext(output, pulse.report, pulse.should_stop, assignment.num_threads)
+            context = JobContext(
+                output,
+                pulse.report,
+                pulse.should_stop,
+                assignment.num_threads,
+                checkpoints=None if assignment.checkpoints is None else Path(assignment.checkpoints),
+                epoch=assignment.epoch,
+            )
             return _run(assignment.spec, context).as_dict()
     finally:
         store.close()

@@ -30,6 +30,10 @@ class JobContext:
     should_stop: Callable[[], bool]
     num_threads: int = 1
     """CPU threads the job may use."""
+    checkpoints: Path | None = None
+    """A folder that the attempts of a run share, for a training to be taken up from; None: nothing is kept."""
+    epoch: int = 1
+    """The attempt's number, so that two attempts never write the same checkpoint."""
 
 
 @dataclass(frozen=True)

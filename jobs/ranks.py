@@ -35,3 +35,12 @@ def wait_for_ranks() -> None:
 
 def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
+
+
+def from_rank_0(value: str | None) -> str | None:
+    """What rank 0 gave, on every rank; a collective."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]

@@ -4,13 +4,14 @@ However a step's rows are cut into micro-batches and ranks, the gradient is the 
 accumulation window and all ranks, and every micro-batch's sum is divided by that count. The Trainer's own scaling is
 switched off: it takes T5's keyword arguments for a promise to divide, and would count nothing under our keys.
 
-Reports live figures, evaluates, and stops at the border of a step when it is told to. Saves nothing.
+Reports live figures, evaluates, saves its state, and stops at the border of a step when it is told to.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from jobs.collation import Batch
 from jobs.context import JobStopped, Report
 from jobs.losses import IGNORED_LABEL, LossSums
 from jobs.ranks import rank, sum_over_ranks, world_size
+from jobs.resumption import Checkpointer, Resumption, seed_step
 from jobs.schedule import Phases
 from jobs.student import Student, Teacher
 
@@ -42,8 +44,9 @@ class PairTrainer(Seq2SeqTrainer):
         teacher: asked for batches that carry its keys.
         report: called on rank 0.
         should_stop: asked at every step, on every rank; one that says yes stops all.
-        log_steps: steps between two reports.
-        eval_steps: steps between two evaluations; None for none but the caller's own.
+        rhythm: when to report, to evaluate and to save.
+        checkpointer: saves; None where nothing is saved.
+        resumption: what an earlier attempt had done; ``batches`` begin after it.
     """
 
     loss_is_scaled_for_ga = True
@@ -59,8 +62,9 @@ class PairTrainer(Seq2SeqTrainer):
         teacher: Teacher | None,
         report: Report,
         should_stop: Callable[[], bool],
-        log_steps: int,
-        eval_steps: int | None,
+        rhythm: Rhythm,
+        checkpointer: Checkpointer | None = None,
+        resumption: Resumption | None = None,
     ) -> None:
         self._teacher = teacher
         self.phases = phases
@@ -69,11 +73,18 @@ class PairTrainer(Seq2SeqTrainer):
         self._batches = batches
         self._validation = validation
         self._progress = _Progress(arguments.device)
-        self.evaluations: dict[int, dict[str, float]] = {}
+        self._checkpointer = checkpointer
+        self._resumption = resumption
+        self._first_step = 0 if resumption is None else resumption.first_step
+        self.evaluations: dict[int, dict[str, float]] = {} if resumption is None else dict(resumption.evaluations)
         """Step on pairs → the figures of the evaluation made there."""
-        callback = _Rhythm(phases, log_steps=log_steps, eval_steps=eval_steps)
-        super().__init__(model=student, args=arguments, train_dataset=batches, callbacks=[callback])
+        super().__init__(model=student, args=arguments, train_dataset=batches, callbacks=[_Steps(self, rhythm)])
         self.remove_callback(PrinterCallback)
+
+    @property
+    def num_steps_done(self) -> int:
+        """Optimizer steps of the whole training, those of earlier attempts included."""
+        return self._first_step + self.state.global_step
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """The micro-batches as they are: they are padded, in order and this rank's own already."""
@@ -82,9 +93,10 @@ class PairTrainer(Seq2SeqTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The two phases' learning rates as one schedule."""
         if self.lr_scheduler is None:
-            assert num_training_steps == self.phases.num_steps, "the batches were planned for the phases"
+            assert self._first_step + num_training_steps == self.phases.num_steps, "the batches are those of the phases"
             chosen: Any = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, self.phases.factor)
+            first = self._first_step
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, lambda step: self.phases.factor(first + step))
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -102,8 +114,9 @@ class PairTrainer(Seq2SeqTrainer):
         mine = [positions, positions + sources, int(self._should_stop())]
         totals = sum_over_ranks(torch.tensor(mine, dtype=torch.float64, device=device)).tolist()
         if totals[2]:
-            raise JobStopped(f"stopped before step {self.state.global_step + 1} of {self.phases.num_steps}")
+            raise JobStopped(f"stopped before step {self.num_steps_done + 1} of {self.phases.num_steps}")
         self._progress.tokens += totals[1]
+        seed_step(self.args.seed, self.num_steps_done)
         return batches, torch.tensor(max(totals[0], 1.0), dtype=torch.float32, device=device)
 
     def compute_loss(
@@ -129,7 +142,7 @@ class PairTrainer(Seq2SeqTrainer):
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1} of {self.phases.num_steps} "
+                f"the loss is {loss.item()} at step {self.num_steps_done + 1} of {self.phases.num_steps} "
                 f"(learning rate {self._get_learning_rate():.3g}); lower training.learning_rate, raise "
                 "training.warmup_steps, or set training.precision: fp32"
             )
@@ -140,10 +153,9 @@ class PairTrainer(Seq2SeqTrainer):
         if "loss" not in logs:
             return
         figures = self._progress.take()
-        step = self.state.global_step
         figures["lr"] = logs["learning_rate"]
         figures["grad_norm"] = float(logs.get("grad_norm", 0.0))
-        prefix, step = self.phases.locate(step)
+        prefix, step = self.phases.locate(self.num_steps_done)
         if rank() == 0:
             self._report({f"{prefix}{key}": value for key, value in figures.items()}, step)
 
@@ -158,12 +170,34 @@ class PairTrainer(Seq2SeqTrainer):
         for index in range(len(self._validation)):
             totals += stack(self._forward(model, self._prepare_inputs(self._validation[index])))
         figures = {f"validation_{key}": value for key, value in means(sum_over_ranks(totals)).items()}
-        _, step = self.phases.locate(self.state.global_step)
+        _, step = self.phases.locate(self.num_steps_done)
         self.evaluations[step] = figures
         if rank() == 0:
             self._report(figures, step)
         self._progress.restart_clock()
         return figures
+
+    def take_up(self) -> None:
+        """Give the optimizer, which exists now, what an earlier attempt's had."""
+        if self._resumption is not None:
+            assert self._checkpointer is not None, "who takes up also saves"
+            self._checkpointer.restore(self._student, self.optimizer, self._resumption)
+            self._resumption = None
+
+    def save_state(self) -> None:
+        """Write a checkpoint of what was done until now; a collective, nothing where nothing is saved."""
+        if self._checkpointer is not None:
+            self._checkpointer.save(
+                self._student, self.optimizer, step=self.num_steps_done, evaluations=self.evaluations
+            )
+            self._progress.restart_clock()
+
+    @property
+    def _student(self) -> torch.nn.Module:
+        """The T5 itself, whatever has wrapped it: its parameters' names are those of its files."""
+        student: Any = self.model
+        t5: torch.nn.Module = student.model
+        return t5
 
     def _forward(self, model: torch.nn.Module, batch: Batch) -> LossSums:
         has_teacher = self._teacher is not None and "input_ids_t" in batch
@@ -213,17 +247,36 @@ class _Progress:
         self._since = time.monotonic()
 
 
-class _Rhythm(TrainerCallback):
-    """When to report and when to evaluate, counted within each phase, whose last step always reports."""
+@dataclass(frozen=True)
+class Rhythm:
+    """Steps between two reports, evaluations and checkpoints, counted within each phase; None for none."""
 
-    def __init__(self, phases: Phases, *, log_steps: int, eval_steps: int | None) -> None:
-        self._phases = phases
-        self._log_steps = log_steps
-        self._eval_steps = eval_steps
+    log_steps: int
+    eval_steps: int | None = None
+    checkpoint_steps: int | None = None
+
+
+class _Steps(TrainerCallback):
+    """Does at the border of a step what is due there. The last step of a phase always reports."""
+
+    def __init__(self, trainer: PairTrainer, rhythm: Rhythm) -> None:
+        self._trainer = trainer
+        self._rhythm = rhythm
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        self._trainer.take_up()
+        return control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        name, step = self._phases.locate(state.global_step)
-        is_last = state.global_step in (self._phases.copy_steps, self._phases.num_steps)
-        control.should_log = step == 1 or step % self._log_steps == 0 or is_last
-        control.should_evaluate = not name and self._eval_steps is not None and step % self._eval_steps == 0
+        phases, done, rhythm = self._trainer.phases, self._trainer.num_steps_done, self._rhythm
+        name, step = phases.locate(done)
+        is_last = done in (phases.copy_steps, phases.num_steps)
+        control.should_log = step == 1 or step % rhythm.log_steps == 0 or is_last
+        control.should_evaluate = not name and _is_due(step, rhythm.eval_steps)
+        if _is_due(done, rhythm.checkpoint_steps) and done < phases.num_steps:
+            self._trainer.save_state()
         return control
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

@@ -30,10 +30,11 @@ from jobs.kernel_build import build_kernel
 from jobs.losses import CROSS_ENTROPY, Distillation
 from jobs.models import LoadedModel, count_parameters, load_model
 from jobs.ranks import rank, wait_for_ranks, world_size
+from jobs.resumption import Checkpointer, plan_of, take_up
 from jobs.schedule import Phases
 from jobs.sharding import check_deepspeed, gather_weights, join_alone, load_deepspeed_config
 from jobs.student import Student, Teacher
-from jobs.trainer import PairTrainer, TrainingDiverged
+from jobs.trainer import PairTrainer, Rhythm, TrainingDiverged
 from jobs.warmup import CopyTask
 
 logger = logging.getLogger(__name__)
@@ -146,18 +147,31 @@ def make_trainer(
         teacher = Teacher(material.teacher.model).to(arguments.device, dtype)
     if training.dropout is not None:
         _set_dropout(material.student.model, training.dropout)
+    resumption = take_up(context.checkpoints, phases=phases, rows_per_step=cut.rows_per_step)
+    if resumption is not None:
+        resumption.load_weights(material.student.model)
+        logger.info("taken up after %d of %d steps", resumption.first_step, phases.num_steps)
     student = Student(material.student.model, distillation=_distillation(loss, teacher))
     return PairTrainer(
         student,
         arguments,
-        _plan_training(material, training, phases, cut),
+        _plan_training(material, training, phases, cut, first_step=0 if resumption is None else resumption.first_step),
         validation=_plan_validation(material.validation, cut),
         phases=phases,
         teacher=teacher,
         report=context.report,
         should_stop=context.should_stop,
-        log_steps=training.log_steps,
-        eval_steps=training.eval_steps,
+        rhythm=Rhythm(training.log_steps, training.eval_steps, training.checkpoint_steps),
+        checkpointer=None
+        if context.checkpoints is None
+        else Checkpointer(
+            context.checkpoints,
+            epoch=context.epoch,
+            keep=training.keep_checkpoints,
+            sharded=deepspeed is not None,
+            plan=plan_of(phases, cut.rows_per_step),
+        ),
+        resumption=resumption,
     )
 
 
@@ -245,7 +259,10 @@ def _make_arguments(training: Training, output: Path, deepspeed: dict[str, Any] 
     )
 
 
-def _plan_training(material: Material, training: Training, phases: Phases, cut: Cut) -> MicroBatches:
+def _plan_training(
+    material: Material, training: Training, phases: Phases, cut: Cut, *, first_step: int
+) -> MicroBatches:
+    """This rank's micro-batches of all steps but the first ones, which an earlier attempt has made."""
     makers = []
     if training.copy_warmup is not None:
         copy_cut = Cut(training.copy_warmup.batch_size, cut.accumulation, cut.world, cut.rank)
@@ -257,7 +274,7 @@ def _plan_training(material: Material, training: Training, phases: Phases, cut: 
     lengths = [row.length for row in material.train.student]
     for rows in plan_steps(lengths, cut.rows_per_step, phases.pair_steps, seed=training.seed):
         makers += [partial(collate, part, material.train) for part in cut.micro_batches(rows)]
-    return MicroBatches(makers)
+    return MicroBatches(makers[first_step * cut.accumulation :])
 
 
 def _copy_batch(task: CopyTask, step: int, index: int, cut: Cut, seed: int) -> Batch:

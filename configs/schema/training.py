@@ -100,6 +100,11 @@ class Training(Model):
     """Optimizer steps between two points of the live metrics."""
     eval_steps: PositiveInt | None = None
     """Optimizer steps between two evaluations on the validation split; once at the end when left out."""
+    checkpoint_steps: PositiveInt | None = 500
+    """Optimizer steps, the copy warm-up's included, between two checkpoints, from which a later attempt goes on; null
+    for none."""
+    keep_checkpoints: PositiveInt = 2
+    """Checkpoints that are kept while the run goes on; none is kept once it has SUCCEEDED."""
 
     @field_validator("precision")
     @classmethod

@@ -14,27 +14,32 @@ from safetensors.torch import load_file
 
 from jobs.ranks import rank, sum_over_ranks, wait_for_ranks, world_size
 from tests.jobs import rank_script
+from tests.jobs.resume_script import STOP_AFTER
 from tests.jobs.tiny import make_model_folder, make_tokenizer, write_pairs
 
+NUM_STEPS = 12
+"""Of resume_script: three of copying and nine on pairs."""
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
-def run_two_ranks(folder: Path, *options: str, timeout: float = 120) -> list[str]:
-    """Run both to their end, with the environment that Ray Train gives its ranks; what they printed."""
+def run_ranks(
+    folder: Path, *options: str, world: int = 2, script: str = "rank_script", timeout: float = 120
+) -> list[str]:
+    """Run all to their end, with the environment that Ray Train gives its ranks; what they printed."""
     with contextlib.ExitStack() as stack:
         ranks = []
-        for number in range(2):
+        for number in range(world):
             environment = {
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
                 "RANK": str(number),
                 "LOCAL_RANK": str(number),
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "2",
+                "WORLD_SIZE": str(world),
+                "LOCAL_WORLD_SIZE": str(world),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": "1",
             }
-            command = [sys.executable, "-m", "tests.jobs.rank_script", str(folder), "2", str(number), *options]
+            command = [sys.executable, "-m", f"tests.jobs.{script}", str(folder), str(world), str(number), *options]
             process = stack.enter_context(
                 subprocess.Popen(
                     command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -68,7 +73,7 @@ def assert_equal_weights(folder: Path, *, tolerance: float) -> None:
 
 def test_two_ranks_end_in_the_weights_of_one_and_stop_together(folder: Path) -> None:
     rank_script.train(folder, 1, 0)
-    assert [output.split()[-1] for output in run_two_ranks(folder)] == ["stopped", "stopped"]
+    assert [output.split()[-1] for output in run_ranks(folder)] == ["stopped", "stopped"]
     assert_equal_weights(folder, tolerance=1e-5)
 
 
@@ -77,8 +82,35 @@ def test_two_ranks_end_in_the_weights_of_one_and_stop_together(folder: Path) -> 
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_sharded_ranks_end_in_the_weights_of_one(stage: str, folder: Path) -> None:
     rank_script.train(folder, 1, 0)
-    run_two_ranks(folder, stage, timeout=600)
+    run_ranks(folder, stage, timeout=600)
     assert_equal_weights(folder, tolerance=1e-4)
+
+
+def resume(folder: Path, deepspeed: str, *, world: int) -> None:
+    """Train whole on two ranks; then stop a training on two, and take it up on ``world``; compare the weights."""
+
+    def run(part: str, num_ranks: int) -> list[str]:
+        return run_ranks(folder, part, deepspeed, world=num_ranks, script="resume_script", timeout=600)[0].split()
+
+    run("whole", 2)
+    assert run("first", 2)[-1] == "stopped"
+    made_again = NUM_STEPS - STOP_AFTER // 2 * 2
+    assert int(run("second", world)[-1]) == made_again, "only the steps since the checkpoint are made again"
+    whole = load_file(folder / "whole2" / "model" / "model.safetensors")
+    found = load_file(folder / f"second{world}" / "model" / "model.safetensors")
+    for key, weight in whole.items():
+        torch.testing.assert_close(found[key], weight, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_ranks_are_taken_up_where_they_were(folder: Path) -> None:
+    resume(folder, "none", world=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("stage", "world"), [("none", 1), ("zero1", 2), ("zero2", 1), ("zero3", 2), ("zero3", 1)])
+def test_sharded_ranks_are_taken_up_also_by_another_number_of_them(stage: str, world: int, folder: Path) -> None:
+    resume(folder, stage, world=world)
 
 
 def test_alone_there_is_one_rank_and_sums_are_free() -> None:
