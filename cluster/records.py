@@ -121,7 +121,7 @@ class Records:
     # What a reader asks.
 
     def points(self, run_id: str, name: str | None = None) -> Sequence[Point]:
-        """Live metrics of the latest attempt that has any, by name and step."""
+        """Live metrics by name and step; an attempt that was taken up from a checkpoint continues those before it."""
         with self._database.read() as connection:
             return results.read_points(connection, run_id, name)
 

@@ -9,10 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cluster.runs import State
@@ -69,13 +70,24 @@ def add_points(connection: Connection, run_id: str, epoch: int, values: Sequence
 
 
 def read_points(connection: Connection, run_id: str, name: str | None) -> list[Point]:
-    """Points of the latest attempt that has any, by name and step."""
-    latest = select(func.max(points.c.epoch)).where(points.c.run_id == run_id).scalar_subquery()
-    query = select(points).where(points.c.run_id == run_id, points.c.epoch == latest)
+    """Points by name and step: of the latest attempt, and of earlier ones those before its first step.
+
+    An attempt that was taken up from a checkpoint continues a series; one that began anew replaces it.
+    """
+    query = select(points).where(points.c.run_id == run_id)
     if name is not None:
         query = query.where(points.c.name == name)
-    rows = connection.execute(query.order_by(points.c.name, points.c.step))
-    return [Point(row.name, row.step, math.nan if row.value is None else row.value) for row in rows]
+    rows = connection.execute(query.order_by(points.c.name, points.c.epoch.desc(), points.c.step)).all()
+    series: list[Point] = []
+    for _, same_name in groupby(rows, key=lambda row: row.name):
+        first_step = math.inf
+        kept: list[Point] = []
+        for _, attempt in groupby(same_name, key=lambda row: row.epoch):
+            found = [Point(row.name, row.step, math.nan if row.value is None else row.value) for row in attempt]
+            kept = [point for point in found if point.step < first_step] + kept
+            first_step = min(first_step, found[0].step)
+        series += kept
+    return series
 
 
 def replace_result(connection: Connection, run_id: str, result: JobResult) -> None:

@@ -253,6 +253,17 @@ def test_a_pipeline_is_expanded_once_and_in_order(store: Store) -> None:
         store.expand(parent.id, spec.steps)
 
 
+def test_an_attempt_that_was_taken_up_continues_the_series(store: Store) -> None:
+    run_id, epoch = running(store)
+    store.add_points(run_id, epoch, [Point("loss", step, 10.0 - step) for step in range(1, 6)])
+    store.add_points(run_id, epoch, [Point("copy_loss", 1, 20.0)])
+    store.end_attempt(run_id, epoch, Cause.LOST, "gone")
+    second = store.begin_attempt(run_id)
+    store.add_points(run_id, second, [Point("loss", step, 100.0 + step) for step in (4, 5, 6)])
+    assert [point.value for point in store.points(run_id, "loss")] == [9.0, 8.0, 7.0, 104.0, 105.0, 106.0]
+    assert [point.name for point in store.points(run_id)] == ["copy_loss", *["loss"] * 6]
+
+
 def test_points_of_the_latest_attempt_count_and_repeating_them_changes_nothing(store: Store) -> None:
     run_id, epoch = running(store)
     store.add_points(run_id, epoch, [Point("loss", 1, 9.0), Point("loss", 2, 8.0), Point("loss", 3, 7.0)])
