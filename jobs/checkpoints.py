@@ -98,14 +98,23 @@ def open_named(root: Path, name: str) -> Checkpoint:
     return checkpoint
 
 
-def prune(root: Path, *, keep: int) -> None:
-    """Delete all but the ``keep`` newest whole checkpoints, and what is half written and older than they are."""
+def of_step(root: Path, step: int) -> Checkpoint | None:
+    """The whole checkpoint of a step that the latest attempt wrote, or None."""
+    for folder in reversed(_folders(root)):
+        if _order(folder)[0] == step and (checkpoint := _open(folder)) is not None:
+            return checkpoint
+    return None
+
+
+def prune(root: Path, *, keep: int, best: int | None = None) -> None:
+    """Delete older checkpoints than the ``keep`` newest whole ones, but for that of the step ``best``."""
     whole = [folder for folder in _folders(root) if (folder / MANIFEST).is_file()]
-    kept = whole[-keep:]
-    if not kept:
+    newest_ones = whole[-keep:]
+    if not newest_ones:
         return
+    kept = {*newest_ones, *(folder for folder in whole if _order(folder)[0] == best)}
     for folder in _folders(root):
-        if folder not in kept and _order(folder) < _order(kept[-1]):
+        if folder not in kept and _order(folder) < _order(newest_ones[-1]):
             # Without its manifest it is no checkpoint any more, whatever else the deletion leaves.
             (folder / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)

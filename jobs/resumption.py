@@ -87,17 +87,40 @@ class Checkpointer:
         self._root, self._epoch, self._keep, self._sharded, self._plan = root, epoch, keep, sharded, plan
 
     def save(
-        self, model: torch.nn.Module, optimizer: Any, *, step: int, evaluations: Mapping[int, Mapping[str, float]]
+        self,
+        model: torch.nn.Module,
+        optimizer: Any,
+        *,
+        step: int,
+        evaluations: Mapping[int, Mapping[str, float]],
+        best: int | None,
     ) -> None:
-        """Write the state after ``step`` steps; a collective. It is a checkpoint, or nothing, when this returns."""
+        """Write the state after ``step`` steps; a collective. It is a checkpoint, or nothing, when this returns.
+
+        The checkpoint of the step ``best`` is left beside the newest ones.
+        """
         folder = checkpoints.folder_of(self._root, step, self._epoch)
         checkpoints.write_share(folder, rank(), collect_share(model, optimizer, sharded=self._sharded))
         wait_for_ranks()
         if rank() == 0:
             state = {"plan": self._plan, "evaluations": {str(key): dict(value) for key, value in evaluations.items()}}
             checkpoints.commit(folder, step=step, state=state, num_ranks=world_size())
-            checkpoints.prune(self._root, keep=self._keep)
+            checkpoints.prune(self._root, keep=self._keep, best=best)
         wait_for_ranks()
+
+    def weights_of(self, step: int, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The weights that the student had after ``step`` steps, by every name that a parameter has.
+
+        Raises:
+            FileNotFoundError: its checkpoint is not there any more, or damaged.
+        """
+        found = checkpoints.of_step(self._root, step)
+        if found is None:
+            raise FileNotFoundError(f"the checkpoint of step {step} below {self._root} is gone or damaged")
+        tensors = found.read()
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        every = model.named_parameters(remove_duplicate=False)
+        return {name: tensors[f"{WEIGHT}/{names[id(parameter)]}"] for name, parameter in every}
 
     def restore(self, model: torch.nn.Module, optimizer: Any, resumption: Resumption) -> None:
         """Give the optimizer what it had; after the engine was made, before the first step."""

@@ -25,6 +25,7 @@ from jobs.losses import IGNORED_LABEL, LossSums
 from jobs.ranks import rank, sum_over_ranks, world_size
 from jobs.resumption import Checkpointer, Resumption, seed_step
 from jobs.schedule import Phases
+from jobs.selection import Selection
 from jobs.student import Student, Teacher
 
 
@@ -46,6 +47,7 @@ class PairTrainer(Seq2SeqTrainer):
         should_stop: asked at every step, on every rank; one that says yes stops all.
         rhythm: when to report, to evaluate and to save.
         checkpointer: saves; None where nothing is saved.
+        selection: says which evaluation was the best; its state is saved too. None where the last one counts.
         resumption: what an earlier attempt had done; ``batches`` begin after it.
     """
 
@@ -64,6 +66,7 @@ class PairTrainer(Seq2SeqTrainer):
         should_stop: Callable[[], bool],
         rhythm: Rhythm,
         checkpointer: Checkpointer | None = None,
+        selection: Selection | None = None,
         resumption: Resumption | None = None,
     ) -> None:
         self._teacher = teacher
@@ -74,6 +77,7 @@ class PairTrainer(Seq2SeqTrainer):
         self._validation = validation
         self._progress = _Progress(arguments.device)
         self._checkpointer = checkpointer
+        self._selection = selection
         self._resumption = resumption
         self._first_step = 0 if resumption is None else resumption.first_step
         self.evaluations: dict[int, dict[str, float]] = {} if resumption is None else dict(resumption.evaluations)
@@ -174,8 +178,26 @@ class PairTrainer(Seq2SeqTrainer):
         self.evaluations[step] = figures
         if rank() == 0:
             self._report(figures, step)
+        if self._selection is not None:
+            # Every rank decides alike: the figures are sums over all of them.
+            if self.best_step == step and self.num_steps_done < self.phases.num_steps:
+                self.save_state()
+            if self._selection.is_over(self.evaluations):
+                self.control.should_training_stop = True
         self._progress.restart_clock()
         return figures
+
+    @property
+    def best_step(self) -> int | None:
+        """The step on pairs of the best evaluation; None where the last one counts, or there was none."""
+        return None if self._selection is None else self._selection.best_step(self.evaluations)
+
+    def best_weights(self) -> dict[str, torch.Tensor] | None:
+        """The weights of the best evaluation by name; None where they are those that the model has now."""
+        best = self.best_step
+        if best is None or best == self.num_steps_done - self.phases.copy_steps or self._checkpointer is None:
+            return None
+        return self._checkpointer.weights_of(self.phases.copy_steps + best, self._student)
 
     def take_up(self) -> None:
         """Give the optimizer, which exists now, what an earlier attempt's had."""
@@ -187,8 +209,13 @@ class PairTrainer(Seq2SeqTrainer):
     def save_state(self) -> None:
         """Write a checkpoint of what was done until now; a collective, nothing where nothing is saved."""
         if self._checkpointer is not None:
+            best = self.best_step
             self._checkpointer.save(
-                self._student, self.optimizer, step=self.num_steps_done, evaluations=self.evaluations
+                self._student,
+                self.optimizer,
+                step=self.num_steps_done,
+                evaluations=self.evaluations,
+                best=None if best is None else self.phases.copy_steps + best,
             )
             self._progress.restart_clock()
 
@@ -265,6 +292,11 @@ class _Steps(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         self._trainer.take_up()
+        return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        # The Trainer looks at them again here, and the last step has done what they say.
+        control.should_log = control.should_evaluate = False
         return control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:

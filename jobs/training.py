@@ -8,6 +8,7 @@ ZeRO-3 setting that is alive shards every model loaded after it.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from jobs.models import LoadedModel, count_parameters, load_model
 from jobs.ranks import rank, wait_for_ranks, world_size
 from jobs.resumption import Checkpointer, plan_of, take_up
 from jobs.schedule import Phases
+from jobs.selection import Selection
 from jobs.sharding import check_deepspeed, gather_weights, join_alone, load_deepspeed_config
 from jobs.student import Student, Teacher
 from jobs.trainer import PairTrainer, Rhythm, TrainingDiverged
@@ -81,9 +83,16 @@ def train_on_pairs(
     if rank() == 0:
         logger.info("training starts: %d rows, %d steps", len(material.train), trainer.phases.num_steps)
     trainer.train()
-    figures = trainer.evaluations.get(trainer.phases.pair_steps) or trainer.evaluate()
-    save_model(material.student, context.output / MODEL, sharded=deepspeed is not None)
+    _, last_step = trainer.phases.locate(trainer.num_steps_done)
+    figures = trainer.evaluations.get(last_step) or trainer.evaluate()
+    best = trainer.best_weights()
+    if best is not None and trainer.best_step is not None:
+        logger.info("the model of step %d is the best", trainer.best_step)
+        figures = {**trainer.evaluations[trainer.best_step], "best_step": float(trainer.best_step)}
+    save_model(material.student, context.output / MODEL, weights=best, sharded=deepspeed is not None)
     wait_for_ranks()
+    if rank() == 0 and context.checkpoints is None:
+        shutil.rmtree(_own_checkpoints(context), ignore_errors=True)
     final = {
         **figures,
         "parameters": float(num_parameters),
@@ -147,7 +156,9 @@ def make_trainer(
         teacher = Teacher(material.teacher.model).to(arguments.device, dtype)
     if training.dropout is not None:
         _set_dropout(material.student.model, training.dropout)
-    resumption = take_up(context.checkpoints, phases=phases, rows_per_step=cut.rows_per_step)
+    selection = _selection(training, material)
+    root = context.checkpoints or (_own_checkpoints(context) if selection is not None else None)
+    resumption = take_up(root, phases=phases, rows_per_step=cut.rows_per_step)
     if resumption is not None:
         resumption.load_weights(material.student.model)
         logger.info("taken up after %d of %d steps", resumption.first_step, phases.num_steps)
@@ -163,16 +174,36 @@ def make_trainer(
         should_stop=context.should_stop,
         rhythm=Rhythm(training.log_steps, training.eval_steps, training.checkpoint_steps),
         checkpointer=None
-        if context.checkpoints is None
+        if root is None
         else Checkpointer(
-            context.checkpoints,
+            root,
             epoch=context.epoch,
             keep=training.keep_checkpoints,
             sharded=deepspeed is not None,
             plan=plan_of(phases, cut.rows_per_step),
         ),
+        selection=selection,
         resumption=resumption,
     )
+
+
+def _own_checkpoints(context: JobContext) -> Path:
+    """Where those of the best model are when nobody gave a folder for them; gone at the end."""
+    return context.output / "checkpoints"
+
+
+def _selection(training: Training, material: Material) -> Selection | None:
+    if training.best_metric is None:
+        return None
+    if not material.validation.student:
+        raise DataError(
+            f"training.best_metric is {training.best_metric}, but the dataset has no validation split; set "
+            "dataset.validation, or leave best_metric out"
+        )
+    stopping = training.early_stopping
+    if stopping is None:
+        return Selection(training.best_metric)
+    return Selection(training.best_metric, stopping.patience, stopping.min_delta)
 
 
 def _distillation(loss: DistillationLoss | None, teacher: Teacher | None) -> Distillation:
@@ -201,13 +232,18 @@ def make_phases(training: Training, *, num_rows: int, rows_per_step: int) -> Pha
     )
 
 
-def save_model(loaded: LoadedModel, folder: Path, *, sharded: bool) -> None:
+def save_model(
+    loaded: LoadedModel, folder: Path, *, sharded: bool, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write config, whole weights (one ``model.safetensors``) and tokenizer; a collective, rank 0 writes.
+
+    The weights are those given, else those that the model has now.
 
     Raises:
         TrainingDiverged: a weight is not finite; nothing is written.
     """
-    weights = gather_weights(loaded.model, sharded=sharded)
+    if weights is None:
+        weights = gather_weights(loaded.model, sharded=sharded)
     broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
     if broken:
         raise TrainingDiverged(f"the weight {broken[0]} is not finite after training; lower training.learning_rate")

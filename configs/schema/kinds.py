@@ -96,6 +96,13 @@ class Finetune(_Trains):
     model: ModelSource
     """What is trained."""
 
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """There is no teacher to agree with."""
+        yield from super().broken_rules()
+        if self.training.best_metric == "validation_teacher_agreement":
+            remedy = "use validation_loss or validation_token_accuracy"
+            yield broken("training.best_metric", self.training.best_metric, "needs a teacher", remedy)
+
 
 class Distill(_Trains):
     """Trains a student on the pairs and on the frozen teacher's distribution."""

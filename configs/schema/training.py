@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
+from pydantic_core import InitErrorDetails
 
 from configs.schema.base import (
     HoldsPath,
@@ -14,6 +16,7 @@ from configs.schema.base import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    broken,
     refusal,
 )
 
@@ -53,6 +56,15 @@ class CopyWarmup(Model):
     """Sequences in a batch."""
     learning_rate: PositiveFloat = 1.0e-3
     """Constant while copying."""
+
+
+class EarlyStopping(Model):
+    """Ends a training that doesn't get better on the validation split."""
+
+    patience: PositiveInt = 3
+    """Evaluations in a row that may fail to be better than the best one."""
+    min_delta: NonNegativeFloat = 0.0
+    """What counts as better: by more than this."""
 
 
 class Training(Model):
@@ -100,11 +112,24 @@ class Training(Model):
     """Optimizer steps between two points of the live metrics."""
     eval_steps: PositiveInt | None = None
     """Optimizer steps between two evaluations on the validation split; once at the end when left out."""
+    best_metric: Literal["validation_loss", "validation_token_accuracy", "validation_teacher_agreement"] | None = None
+    """The model that was best by this figure of the validation split is what the run makes; the last one when left out.
+    Needs ``eval_steps``."""
+    early_stopping: EarlyStopping | None = None
+    """When to end before the last step; never when left out. Needs ``best_metric``."""
     checkpoint_steps: PositiveInt | None = 500
     """Optimizer steps, the copy warm-up's included, between two checkpoints, from which a later attempt goes on; null
     for none."""
     keep_checkpoints: PositiveInt = 2
     """Checkpoints that are kept while the run goes on; none is kept once it has SUCCEEDED."""
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """What is best can only be told where something is evaluated."""
+        if self.best_metric is not None and self.eval_steps is None:
+            yield broken("eval_steps", None, "is missing; best_metric is looked at there", "add it, such as 100")
+        if self.early_stopping is not None and self.best_metric is None:
+            remedy = "add it, such as validation_loss"
+            yield broken("best_metric", None, "is missing; early_stopping goes by it", remedy)
 
     @field_validator("precision")
     @classmethod
