@@ -20,7 +20,7 @@ from transformers import Seq2SeqTrainingArguments, T5ForConditionalGeneration, s
 from transformers.utils import logging as transformers_logging
 
 from configs.schema.data import Dataset
-from configs.schema.models import ModelSource
+from configs.schema.models import ModelSource, StudentSource
 from configs.schema.training import DistillationLoss, Training
 from jobs.batches import Cut, MicroBatches, cut_evenly, plan_steps, steps_per_epoch
 from jobs.collation import Batch, EncodedPairs, VocabularyMismatch, check_vocabularies, collate, encode_pairs, pad
@@ -35,6 +35,7 @@ from jobs.resumption import Checkpointer, plan_of, take_up
 from jobs.schedule import Phases
 from jobs.selection import Selection
 from jobs.sharding import check_deepspeed, gather_weights, join_alone, load_deepspeed_config
+from jobs.shrinking import shrink
 from jobs.student import Student, Teacher
 from jobs.trainer import PairTrainer, Rhythm, TrainingDiverged
 from jobs.warmup import CopyTask
@@ -114,7 +115,7 @@ def load_material(
         raise DataError(f"dataset {dataset.name!r} has no row to train on; lower split.test or validation")
     teacher = None if teacher_source is None else load_model(teacher_source)
     set_seed(training.seed)
-    student = load_model(source)
+    student = _load_student(source, teacher)
     if teacher is not None:
         _check_fit(student, teacher)
     encode = partial(
@@ -126,6 +127,13 @@ def load_material(
     )
     train = encode(splits.train)
     return Material(student, teacher, train, encode(splits.validation, first_number=len(train)), dataset.prefix)
+
+
+def _load_student(source: ModelSource, teacher: LoadedModel | None) -> LoadedModel:
+    if isinstance(source, StudentSource) and source.from_teacher is not None:
+        assert teacher is not None, "only distill has a student"
+        return shrink(teacher, source.from_teacher)
+    return load_model(source)
 
 
 def _check_fit(student: LoadedModel, teacher: LoadedModel) -> None:

@@ -22,7 +22,7 @@ from configs.schema.inference import (
     Safety,
     System,
 )
-from configs.schema.models import ModelSource
+from configs.schema.models import ModelSource, StudentSource
 from configs.schema.references import broken_references, find_references, order_of
 from configs.schema.training import DistillationLoss, Training
 
@@ -113,7 +113,7 @@ class Distill(_Trains):
     """distill."""
     teacher_model: ModelSource
     """Frozen, in evaluation mode; its vocabulary is the student's."""
-    student_model: ModelSource
+    student_model: StudentSource
     """What is trained."""
     loss: DistillationLoss = DistillationLoss()
     """How much the teacher counts."""

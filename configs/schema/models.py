@@ -71,3 +71,28 @@ class ModelSource(Model):
             yield broken("tokenizer", None, "is missing; init has none of its own", remedy)
         if self.init is not None and self.shape is not None:
             yield broken("shape", None, "checks a model that is loaded by name, and here init makes one", "remove it")
+
+
+class FromTeacher(Model):
+    """A student of some of the teacher's layers, spread evenly, the first and the last among them."""
+
+    encoder_layers: PositiveInt
+    """Encoder blocks of the student; at most the teacher's."""
+    decoder_layers: PositiveInt
+    """Decoder blocks of the student; at most the teacher's. They cost the most at inference."""
+
+
+class StudentSource(ModelSource):
+    """One T5 to be distilled into: ``name``, ``init``, or ``from_teacher`` for layers copied from the teacher."""
+
+    from_teacher: FromTeacher | None = None
+    """Copy the teacher with fewer layers; its width, vocabulary and tokenizer stay."""
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """One origin; the teacher's copy has all it needs."""
+        if self.from_teacher is None:
+            yield from super().broken_rules()
+            return
+        for key in ("name", "init", "tokenizer", "shape"):
+            if getattr(self, key) is not None:
+                yield broken(key, None, "stands beside from_teacher, which copies the teacher's", "remove one of them")

@@ -10,7 +10,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from configs.schema.kinds import Distill
-from configs.schema.models import ModelSource
+from configs.schema.models import ModelSource, StudentSource
 from jobs import distill, finetune
 from jobs.collation import VocabularyMismatch
 from jobs.models import ModelError
@@ -57,7 +57,7 @@ def make_spec(pairs: Path, teacher: Path, student: ModelSource, *, kd_weight: fl
         {
             "dataset": tiny_dataset(pairs),
             "teacher_model": ModelSource(name=str(teacher)),
-            "student_model": student,
+            "student_model": StudentSource(**dict(student)),
             "loss": {"temperature": 2.0, "kd_weight": kd_weight},
             "training": values,
         }
