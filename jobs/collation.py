@@ -1,8 +1,8 @@
 """Turns pairs into token rows once, and token rows into padded batches.
 
 The source is tokenized with the prefix, by the student's and by the teacher's tokenizer independently; the two
-vocabularies must be equal. A batch is padded to its longest row, rounded up to a multiple of 8, never to the maximum.
-Labels are -100 where padded.
+vocabularies must be equal. A batch is padded to its longest row, rounded up to a multiple of 8; to the maximum only
+when asked to, as the published recipe does. Labels are -100 where padded.
 
 A batch is a dictionary: ``input_ids_s, attention_mask_s, labels_s``, the same three with ``_t`` where there is a
 teacher, and ``rows``, the rows' numbers (by which a teacher's states can be kept). Never logs text.
@@ -50,6 +50,8 @@ class EncodedPairs:
     teacher: tuple[TokenRow, ...] = ()
     first_number: int = 0
     """The number of the first row: a teacher keeps states by number, so two splits must not share any."""
+    padded_to: int | None = None
+    """The length of every batch in tokens; that of its longest row when None."""
 
     def __len__(self) -> int:
         return len(self.student)
@@ -107,21 +109,21 @@ def _named(number: int | None) -> str:
 
 def collate(rows: Sequence[int], pairs: EncodedPairs) -> Batch:
     """Pad the numbered rows into one batch. No rows give one row of padding that counts nowhere."""
-    batch = pad([pairs.student[row] for row in rows], suffix="_s")
+    batch = pad([pairs.student[row] for row in rows], suffix="_s", length=pairs.padded_to)
     if pairs.teacher:
-        batch |= pad([pairs.teacher[row] for row in rows], suffix="_t")
+        batch |= pad([pairs.teacher[row] for row in rows], suffix="_t", length=pairs.padded_to)
     batch["rows"] = torch.tensor([pairs.first_number + row for row in rows], dtype=torch.long)
     return batch
 
 
-def pad(rows: Sequence[TokenRow], *, suffix: str) -> Batch:
-    """The three tensors of one side; pad id is 0, as in every T5.
+def pad(rows: Sequence[TokenRow], *, suffix: str, length: int | None = None) -> Batch:
+    """The three tensors of one side, of the longest row's length, or of ``length``; pad id is 0, as in every T5.
 
     No rows still give a batch, so that a rank with nothing to do takes part in every collective.
     """
     count = max(1, len(rows))
-    length_S = _round_up(max((len(row.input_ids) for row in rows), default=1))
-    length_L = _round_up(max((len(row.labels) for row in rows), default=1))
+    length_S = length or _round_up(max((len(row.input_ids) for row in rows), default=1))
+    length_L = length or _round_up(max((len(row.labels) for row in rows), default=1))
     input_ids = torch.zeros(count, length_S, dtype=torch.long)
     attention_mask = torch.zeros(count, length_S, dtype=torch.long)
     labels = torch.full((count, length_L), IGNORED_LABEL, dtype=torch.long)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,10 @@ def load_material(
         teacher_tokenizer=None if teacher is None else teacher.tokenizer,
     )
     train = encode(splits.train)
-    return Material(student, teacher, train, encode(splits.validation, first_number=len(train)), dataset.prefix)
+    validation = encode(splits.validation, first_number=len(train))
+    if training.pad_to == "max_length":
+        train, validation = (replace(rows, padded_to=dataset.max_length) for rows in (train, validation))
+    return Material(student, teacher, train, validation, dataset.prefix)
 
 
 def _load_student(source: ModelSource, teacher: LoadedModel | None) -> LoadedModel:

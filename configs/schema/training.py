@@ -106,6 +106,9 @@ class Training(Model):
     """zero1, zero2, zero3, or the path of a DeepSpeed JSON file; plain data-parallel training when left out."""
     copy_warmup: CopyWarmup | None = None
     """For a model made on the spot; none when left out."""
+    pad_to: Literal["longest", "max_length"] = "longest"
+    """longest: a batch is as long as its longest row. max_length: as long as the dataset's ``max_length``, as in the
+    published recipe; the same gradients for several times the work."""
     seed: NonNegativeInt = 42
     """Decides the order of the pairs, dropout, and the weights of a model made on the spot."""
     log_steps: PositiveInt = 10

@@ -67,6 +67,12 @@ def test_a_batch_is_padded_to_its_longest_row_and_a_multiple_of_eight() -> None:
     assert batch["labels_s"][0].tolist() == [7, 1] + [IGNORED_LABEL] * 6
 
 
+def test_a_batch_is_padded_to_the_maximum_where_that_was_asked_for() -> None:
+    rows = (TokenRow((5, 1), (7, 1)),)
+    batch = collate([0], EncodedPairs(rows, rows, padded_to=96))
+    assert batch["input_ids_s"].shape == batch["labels_t"].shape == (1, 96)
+
+
 def test_a_batch_holds_both_sides_and_the_rows_numbers() -> None:
     rows = (TokenRow((5, 1), (7, 1)), TokenRow((6, 1), (8, 1)))
     batch = collate([1], EncodedPairs(rows, rows))

@@ -96,6 +96,18 @@ def test_without_weight_it_is_plain_finetuning(pairs: Path, teacher: Path, token
     assert torch.equal(distilled, tuned)
 
 
+def test_padding_to_the_maximum_changes_nothing_but_the_work(
+    pairs: Path, teacher: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for pad_to in ("longest", "max_length"):
+        recorder = Recorder()
+        spec = make_spec(pairs, teacher, tiny_source(tokenizer), log_steps=1, pad_to=pad_to)
+        run(spec, tmp_path / pad_to, recorder)
+        found[pad_to] = recorder.values("loss")
+    assert found["longest"] == pytest.approx(found["max_length"], rel=1e-5)
+
+
 def test_two_vocabularies_are_refused_by_the_token(pairs: Path, teacher: Path, tmp_path: Path) -> None:
     other = make_tokenizer(tmp_path / "other", extra_words=("zeppelin",))
     student = ModelSource(init=tiny_shape(), tokenizer=str(other))
