@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-soak test-gpu lint lock clean
+.PHONY: quickstart test test-soak test-gpu bench-train lint lock clean
 
 quickstart: $(READY)
 	$(BIN)/distox quickstart
@@ -17,6 +17,9 @@ test-soak: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu
+
+bench-train: $(READY)
+	$(BIN)/python -m tests.benchmarks.bench_train
 
 lint: $(READY)
 	$(BIN)/ruff check .
