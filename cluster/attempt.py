@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -90,7 +91,21 @@ def _drive(settings: Settings, store: Store, run_id: str, epoch: int) -> int:
         except Exception as error:  # the process's outermost loop: the failure must be recorded
             log.exception("the attempt failed")
             outcome = outcome_of(error)
-    return record(store, run_id, epoch, outcome, output)
+    code = record(store, run_id, epoch, outcome, output)
+    if output is not None:
+        _remove_checkpoints(store, run_id, output)
+    return code
+
+
+def _remove_checkpoints(store: Store, run_id: str, output: Path) -> None:
+    """Those of a run whose end is recorded; before that the next attempt may need them."""
+    try:
+        has_ended = store.get(run_id).state.is_terminal
+    except StoreError as error:
+        log.warning("the checkpoints are left: %s", error)
+        return
+    if has_ended:
+        shutil.rmtree(output.parent / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
 def _execute(settings: Settings, store: Store, run: Run, epoch: int, output: Path, pulse: Pulse) -> Outcome:

@@ -48,6 +48,8 @@ TRAIN_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 """Together they cut the way from ``fit()`` to the first line of the job from 16 s to 8 s on two cores."""
+NODE_DEATH = "node has died"
+"""In Ray's words for the death of an actor whose machine is gone."""
 TRAIN_FOLDER = "_train"
 """Ray Train's own state, in the attempt's folder and gone with the attempt."""
 
@@ -119,8 +121,6 @@ def _run_training(spec: Finetune | Distill, execution: Execution) -> Outcome:
     outcome = merge(read_outcomes(execution.output, spec.num_workers), failures)
     shutil.rmtree(execution.output / TRAIN_FOLDER, ignore_errors=True)
     remove_traces(execution.output)
-    if outcome.result is not None and execution.assignment.checkpoints is not None:
-        shutil.rmtree(execution.assignment.checkpoints, ignore_errors=True)
     return outcome
 
 
@@ -172,12 +172,22 @@ def merge(outcomes: Sequence[Outcome], failures: Sequence[BaseException]) -> Out
     if errors:
         return errors[0]
     if failures:
-        return Outcome(error=_worker_failure(failures[0]))
+        return Outcome(error=_worker_failure(failures[0]), cause=_cause(failures[0]))
     if any(item.stopped for item in outcomes):
         return Outcome(stopped=True)
     if not outcomes or outcomes[0].result is None:
         return Outcome(error="the training group ended and rank 0 left no result")
     return outcomes[0]
+
+
+def _cause(error: BaseException) -> Cause:
+    """Whether a group ended because a node died, which is nobody's mistake."""
+    import ray
+
+    deaths = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", error)]
+    if any(isinstance(death, ray.exceptions.NodeDiedError) or NODE_DEATH in str(death) for death in deaths):
+        return Cause.LOST
+    return Cause.ERROR
 
 
 def _worker_failure(error: BaseException) -> str:

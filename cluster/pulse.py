@@ -111,9 +111,11 @@ class Pulse:
         # A worker asks too when it has nothing to say: the answer is the wish to stop.
         if not self._is_driver:
             return self._store.add_points(self._run_id, self._epoch, points, progress)
+        # The sign of life first: points that the store can't take must not keep it back.
+        directive = self._store.heartbeat(self._run_id, self._epoch, progress)
         if points:
             self._store.add_points(self._run_id, self._epoch, points)
-        return self._store.heartbeat(self._run_id, self._epoch, progress)
+        return directive
 
     def _run(self) -> None:
         while not self._closed.wait(self._beat_seconds):

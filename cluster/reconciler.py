@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 5.0
 """Without a heartbeat for this long the launcher is asked about the job; drivers beat every second."""
+BLIND_SECONDS = 10.0
+"""Between two ticks: more than this is a time in which no sign of life could be seen."""
 LOST_SECONDS = 60.0
 """A driver that lives but hasn't beaten for this long is ended as lost."""
 START_SECONDS = 300.0
@@ -107,6 +109,8 @@ class Reconciler:
         self._monotonic = monotonic
         self._chance = chance
         self._signs: dict[str, _Sign] = {}
+        self._looked_at: float | None = None
+        """When the last tick that reached the store began."""
         self._cancels: dict[tuple[str, int], float] = {}
 
     def tick(self) -> None:
@@ -116,6 +120,7 @@ class Reconciler:
             StoreError: the store is unreachable.
         """
         runs = self._store.unfinished()
+        self._excuse_own_silence()
         self._forget(runs)
         for run in runs:
             self._guarded(run, self._reconcile)
@@ -196,6 +201,8 @@ class Reconciler:
         elif status.phase is Phase.ENDED:
             self._end_attempt(run, status.cause, status.message or "its driver ended without a word")
         elif silent > (START_SECONDS if run.state is State.STARTING else LOST_SECONDS):
+            if self._store.get(run.id).heartbeat_at != run.heartbeat_at:
+                return  # It beat while another run held up this tick.
             self._launcher.stop(run, run.epoch)
             self._end_attempt(run, Cause.LOST, f"no sign of life for {silent:.0f} s")
 
@@ -260,6 +267,14 @@ class Reconciler:
         elif run.state.has_attempt:
             self._launcher.stop(run, run.epoch)
         self._store.close_run(run.id, State.FAILED, reason=reason)
+
+    def _excuse_own_silence(self) -> None:
+        """Begin all silences anew after a time in which nobody could look: the store was away, or a call hung."""
+        now = self._monotonic()
+        if self._looked_at is not None and now - self._looked_at > BLIND_SECONDS:
+            log.warning("nothing was seen for %.0f s: every run gets its full time again", now - self._looked_at)
+            self._signs.clear()
+        self._looked_at = now
 
     def _silence(self, run: Run) -> float:
         """Seconds since the run was last seen to change, by this process's clock."""

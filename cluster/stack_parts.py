@@ -41,7 +41,8 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # Relative paths in a spec mean the submitter's folder, not one of Ray's.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # What asks for no GPU must see none, or it would take one that Ray has counted for somebody else.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # Ray would serve on the machine's outward address, which changes with the network; so it keeps to 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Ray's processes rename themselves, and would overwrite their environment, and with it the mark, with the name.

@@ -62,6 +62,8 @@ def folder_of(root: Path, step: int, epoch: int) -> Path:
 def write_share(folder: Path, rank: int, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write one rank's share of the tensors, durably. Every rank does so before ``commit``."""
     folder.mkdir(parents=True, exist_ok=True)
+    # Another save of the same step: until the new files are whole it is no checkpoint.
+    (folder / MANIFEST).unlink(missing_ok=True)
     file = folder / f"rank-{rank}.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     _sync(file)
@@ -83,7 +85,10 @@ def commit(folder: Path, *, step: int, state: Mapping[str, Any], num_ranks: int)
 
 
 def newest(root: Path) -> Checkpoint | None:
-    """The whole checkpoint with the most steps, or None. A damaged one is passed over with a warning."""
+    """The whole checkpoint with the most steps, of the latest attempt that has one, or None.
+
+    A damaged one is passed over with a warning.
+    """
     for folder in reversed(_folders(root)):
         checkpoint = _open(folder)
         if checkpoint is not None:
@@ -101,7 +106,7 @@ def open_named(root: Path, name: str) -> Checkpoint:
 def of_step(root: Path, step: int) -> Checkpoint | None:
     """The whole checkpoint of a step that the latest attempt wrote, or None."""
     for folder in reversed(_folders(root)):
-        if _order(folder)[0] == step and (checkpoint := _open(folder)) is not None:
+        if _order(folder)[1] == step and (checkpoint := _open(folder)) is not None:
             return checkpoint
     return None
 
@@ -112,7 +117,7 @@ def prune(root: Path, *, keep: int, best: int | None = None) -> None:
     newest_ones = whole[-keep:]
     if not newest_ones:
         return
-    kept = {*newest_ones, *(folder for folder in whole if _order(folder)[0] == best)}
+    kept = {*newest_ones, *(folder for folder in whole if _order(folder)[1] == best)}
     for folder in _folders(root):
         if folder not in kept and _order(folder) < _order(newest_ones[-1]):
             # Without its manifest it is no checkpoint any more, whatever else the deletion leaves.
@@ -128,9 +133,10 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _order(folder: Path) -> tuple[int, int]:
+    """Attempt, then step: a later attempt goes on from where an earlier one was, perhaps by other steps."""
     match = _NAME.fullmatch(folder.name)
     assert match is not None, "only such folders are listed"
-    return int(match[1]), int(match[2])
+    return int(match[2]), int(match[1])
 
 
 def _open(folder: Path) -> Checkpoint | None:

@@ -82,6 +82,7 @@ class PairTrainer(Seq2SeqTrainer):
         self._first_step = 0 if resumption is None else resumption.first_step
         self.evaluations: dict[int, dict[str, float]] = {} if resumption is None else dict(resumption.evaluations)
         """Step on pairs → the figures of the evaluation made there."""
+        self.save_is_due = False
         super().__init__(model=student, args=arguments, train_dataset=batches, callbacks=[_Steps(self, rhythm)])
         self.remove_callback(PrinterCallback)
 
@@ -180,8 +181,7 @@ class PairTrainer(Seq2SeqTrainer):
             self._report(figures, step)
         if self._selection is not None:
             # Every rank decides alike: the figures are sums over all of them.
-            if self.best_step == step and self.num_steps_done < self.phases.num_steps:
-                self.save_state()
+            self.save_is_due |= self.best_step == step and self.num_steps_done < self.phases.num_steps
             if self._selection.is_over(self.evaluations):
                 self.control.should_training_stop = True
         self._progress.restart_clock()
@@ -198,6 +198,13 @@ class PairTrainer(Seq2SeqTrainer):
         if best is None or best == self.num_steps_done - self.phases.copy_steps or self._checkpointer is None:
             return None
         return self._checkpointer.weights_of(self.phases.copy_steps + best, self._student)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Report and evaluate as the Trainer does, then save: a checkpoint holds the evaluation of its own step."""
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self.save_is_due:
+            self.save_is_due = False
+            self.save_state()
 
     def take_up(self) -> None:
         """Give the optimizer, which exists now, what an earlier attempt's had."""
@@ -305,8 +312,7 @@ class _Steps(TrainerCallback):
         is_last = done in (phases.copy_steps, phases.num_steps)
         control.should_log = step == 1 or step % rhythm.log_steps == 0 or is_last
         control.should_evaluate = not name and _is_due(step, rhythm.eval_steps)
-        if _is_due(done, rhythm.checkpoint_steps) and done < phases.num_steps:
-            self._trainer.save_state()
+        self._trainer.save_is_due = _is_due(done, rhythm.checkpoint_steps) and done < phases.num_steps
         return control
 
 

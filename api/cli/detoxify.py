@@ -56,7 +56,7 @@ def detoxify(
         fail(f"{file}: no such file; give a CSV, TSV or JSONL file", code=WRONG)
     from configs.load import validate_spec
 
-    target = to / f"{file.stem}.detoxified{file.suffix}"
+    target = to / f"{file.stem}.detoxified{file.suffix.lower()}"
     if follow and not print_spec and target.exists():
         fail(f"{target} is there already; move it, or give another folder with --to", code=WRONG)
     with connected() as client, spec_faults():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MEASURES = {
     "style": "style",
+    "style_share": "not toxic",
     "content_source": "content vs. source",
     "content_reference": "content vs. reference",
     "fluency": "fluency",
@@ -27,7 +28,7 @@ MEASURES = {
 }
 """Metric → heading, each shown with its 95 % interval."""
 NUM_EXAMPLES = 3
-WIDTH = 118
+WIDTH = 132
 """Where there is no terminal that says its own."""
 STATUSES = ("rewritten", "unchanged", "passed", "flagged", "quarantined")
 

@@ -101,6 +101,20 @@ def test_a_dead_rank_is_named_in_a_few_words() -> None:
     )
 
 
+def test_a_rank_that_died_with_its_node_counts_as_lost() -> None:
+    import ray
+
+    class GroupError(Exception):
+        def __init__(self, death: Exception) -> None:
+            self.worker_failures = {0: death}
+
+    gone = RuntimeError("The actor died because its node has died. Node Id: 12")
+    assert merge([], [GroupError(gone)]).cause is Cause.LOST
+    died: Exception = ray.exceptions.NodeDiedError("gone")  # type: ignore[no-untyped-call]
+    assert merge([], [GroupError(died)]).cause is Cause.LOST
+    assert merge([], [GroupError(RuntimeError("out of memory"))]).cause is Cause.ERROR
+
+
 def test_success_stop_and_failure_are_recorded(sqlite_store: Store, tmp_path: Path) -> None:
     store = sqlite_store
     run_id, epoch = running(store)

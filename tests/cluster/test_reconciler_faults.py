@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from cluster.reconciler import LOST_SECONDS, SILENT_SECONDS, START_SECONDS
-from cluster.runs import State
-from cluster.store import Store
+from cluster.reconciler import LOST_SECONDS, SILENT_SECONDS, START_SECONDS, LaunchStatus
+from cluster.runs import Run, State
+from cluster.store import Store, StoreError
 from tests.cluster import fakes, specs
 from tests.cluster.conftest import Clock
 from tests.cluster.world import World
@@ -57,6 +57,45 @@ def test_a_driver_that_lives_but_gives_no_sign_is_ended_and_replaced(world: Worl
     assert world.cluster.stops == [f"{run_id}-a1"]
     silence = next(event for event in world.store.events(run_id) if event.message and "sign of life" in event.message)
     assert silence.at - run.created_at > timedelta(seconds=LOST_SECONDS)
+
+
+def test_a_store_that_was_away_costs_no_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = world.submit(fakes.work)
+    world.run_until(lambda: world.state(run_id) is State.RUNNING)
+    world.tick()
+    with monkeypatch.context() as patched:
+
+        def unreachable() -> None:
+            raise StoreError("the store is away")
+
+        patched.setattr(world.store, "unfinished", unreachable)
+        for _ in range(int(LOST_SECONDS) + 5):
+            with pytest.raises(StoreError):
+                world.reconciler.tick()
+            world.clock.advance(1)
+    world.reconciler.tick()
+    assert (world.state(run_id), world.store.get(run_id).epoch) == (State.RUNNING, 1)
+    assert world.cluster.stops == []
+    for _ in range(int(LOST_SECONDS) + 5):
+        world.reconciler.tick()
+        world.clock.advance(1)
+    assert world.store.get(run_id).lost == 1, "from then on silence counts again"
+
+
+def test_a_run_that_beat_while_a_call_for_another_hung_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = world.submit(fakes.work), world.submit(fakes.work)
+    world.run_until(lambda: {world.state(slow), world.state(quick)} == {State.RUNNING})
+    world.tick()
+    status = world.cluster.status
+
+    def hang(run: Run, epoch: int) -> LaunchStatus:
+        world.clock.advance(LOST_SECONDS + 1)
+        world.cluster.beat()
+        return status(run, epoch)
+
+    monkeypatch.setattr(world.cluster, "status", hang)
+    world.reconciler.tick()
+    assert [world.state(run_id) for run_id in (slow, quick)] == [State.RUNNING, State.RUNNING]
 
 
 def test_a_driver_that_never_reports_is_given_up_after_its_start_time(world: World) -> None:

@@ -86,3 +86,31 @@ def test_two_attempts_at_one_step_do_not_share_a_folder(tmp_path: Path) -> None:
     found = newest(tmp_path)
     assert found is not None
     assert found.folder == later
+
+
+def test_a_later_attempts_checkpoint_counts_though_it_has_made_fewer_steps(tmp_path: Path) -> None:
+    """With other steps, as after a change of ranks, numbers of steps can't be compared."""
+    write(tmp_path, 450, epoch=1)
+    write(tmp_path, 250, epoch=2)
+    prune(tmp_path, keep=1)
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.folder == folder_of(tmp_path, 250, 2)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step-00000250-a2"]
+
+
+def test_an_older_attempt_that_still_lives_deletes_nothing_of_its_successor(tmp_path: Path) -> None:
+    write(tmp_path, 250, epoch=2)
+    write_share(folder_of(tmp_path, 300, 2), 0, {"weight/0": torch.zeros(1)})
+    write(tmp_path, 500, epoch=1)
+    prune(tmp_path, keep=2)
+    assert {folder.name for folder in tmp_path.iterdir()} >= {"step-00000250-a2", "step-00000300-a2"}
+
+
+def test_a_step_that_is_saved_again_is_no_checkpoint_until_it_is_whole(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    write(tmp_path, 9)
+    write_share(folder_of(tmp_path, 9, 1), 0, {"weight/0": torch.zeros(1)})
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.step == 5

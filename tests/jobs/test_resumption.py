@@ -72,6 +72,16 @@ def test_a_training_taken_up_ends_in_the_weights_of_an_uninterrupted_one(
     assert len(second.steps("loss")) + len(second.steps("copy_loss")) < NUM_STEPS or stop_after == 2
 
 
+def test_a_checkpoint_holds_the_evaluation_of_its_own_step(folder: Path, tmp_path: Path) -> None:
+    same = {"copy_warmup": None, "checkpoint_steps": 4, "eval_steps": 4, "max_steps": NUM_STEPS}
+    kept = tmp_path / "checkpoints"
+    with pytest.raises(JobStopped):
+        distill.run(spec(folder, **same), Recorder(stop_after=12).context(tmp_path / "a1", checkpoints=kept))
+    found = checkpoints.newest(kept)
+    assert found is not None
+    assert list(found.state["evaluations"]) == [str(step) for step in range(4, found.step + 1, 4)]
+
+
 def test_only_the_newest_checkpoints_are_kept(folder: Path, tmp_path: Path) -> None:
     kept = tmp_path / "checkpoints"
     distill.run(spec(folder, keep_checkpoints=2), Recorder().context(tmp_path / "out", checkpoints=kept))
