@@ -103,18 +103,26 @@ def _run(stack: Stack, settings: Settings, spec: Pipeline, started: float) -> bo
     """Submit or take up the pipeline, watch it to its end, and print what came of it."""
     from api.cli.report import print_report
     from api.cli.watch import watch
+    from cluster.processes import memory_bytes
     from cluster.store import Store
 
     store = Store.open(stack.store_url)
+    peak_bytes = 0
+
+    def check() -> None:
+        nonlocal peak_bytes
+        _check(stack, settings)
+        peak_bytes = max(peak_bytes, memory_bytes(stack.stack_id))
+
     try:
         run = _submit_or_resume(store, spec)
         try:
-            run = watch(store, run.id, check=lambda: _check(stack, settings))
+            run = watch(store, run.id, check=check)
         except KeyboardInterrupt:
             _cancel(store, run.id)
             raise
         if run.state.value == "SUCCEEDED":
-            print_report(store, run, settings=settings, seconds=time.monotonic() - started)
+            print_report(store, run, settings=settings, seconds=time.monotonic() - started, peak_bytes=peak_bytes)
             return True
         typer.echo(f"{run.state}: {run.reason}", err=True)
         typer.echo(f"logs: {settings.home / 'logs'} and {settings.runtime_folder / 'ray'}", err=True)

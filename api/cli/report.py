@@ -33,7 +33,7 @@ WIDTH = 132
 STATUSES = ("rewritten", "unchanged", "passed", "flagged", "quarantined")
 
 
-def print_report(store: Store, run: Run, *, settings: Settings, seconds: float) -> None:
+def print_report(store: Store, run: Run, *, settings: Settings, seconds: float, peak_bytes: int) -> None:
     """Print the report of a pipeline that SUCCEEDED."""
     console = Console(width=None if Console().is_terminal else WIDTH)
     steps = {step.step: step for step in steps_of(store, run)}
@@ -44,6 +44,7 @@ def print_report(store: Store, run: Run, *, settings: Settings, seconds: float) 
             for line in differences(summaries):
                 console.print(line, highlight=False)
     console.print(times(list(steps.values()), seconds), highlight=False)
+    console.print(f"peak memory of all processes: {peak_bytes / 1e9:.1f} GB", highlight=False)
     for step in steps.values():
         if step.kind == "detoxify":
             _print_rewrites(console, store, step)
