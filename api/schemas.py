@@ -156,7 +156,9 @@ class MetricsView(View):
     """What was measured while the run worked, and at its end."""
 
     run_id: str
-    series: list[SeriesView] = Field(description="Live figures of the latest attempt that has any, by name.")
+    series: list[SeriesView] = Field(
+        description="Live figures by name; an attempt taken up from a checkpoint continues them."
+    )
     summaries: list[SummaryView] = Field(description="Final figures; empty before the run SUCCEEDED.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from api.client import Client
     from api.schemas import RunView
     from configs.schema.kinds import AnySpec
+
+
+OUTCOMES = ("rewritten", "unchanged", "passed", "flagged", "quarantined")
+"""The values of ``distox_status``."""
 
 
 def register(app: typer.Typer) -> None:
@@ -78,6 +83,16 @@ def detoxify(
             typer.echo(f"at its end: distox artifacts download {run.id} rows", err=as_json)
             return
         download_artifact(client, run.id, "rows", to, quiet=as_json)
+        typer.echo(_outcomes(client, run.id), err=as_json)
+
+
+def _outcomes(client: Client, run_id: str) -> str:
+    """How many rows came to what."""
+    figures = {item.metric: item.value or 0.0 for item in client.metrics(run_id).summaries}
+    outcomes = {name: figures.get(f"rows_{name}", 0.0) for name in OUTCOMES}
+    words = ", ".join(f"{count:,.0f} {name}" for name, count in outcomes.items() if count)
+    look = "; look at the flagged ones before you use them" if outcomes["flagged"] else ""
+    return f"{figures.get('rows', 0.0):,.0f} rows: {words or 'none'}{look}"
 
 
 def _model(client: Client, given: str | None) -> str:
@@ -88,7 +103,7 @@ def _model(client: Client, given: str | None) -> str:
         return f"${{runs.{run.id}.model}}"
     if Path(given).expanduser().is_dir():
         return str(Path(given).expanduser().absolute())
-    if not given.startswith("r-"):
+    if re.fullmatch(r"r-[0-9a-z]{4,40}", given) is None:
         remedy = "`distox list --steps --kind export` shows runs"
         fail(f"--model {given}: neither a folder nor a run; {remedy}", code=WRONG)
     return f"${{runs.{given}.model}}"
