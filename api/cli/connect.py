@@ -39,7 +39,7 @@ def connected() -> Iterator[Client]:
         with Client(url, key) as client:
             yield client
     except ApiUnreachable as error:
-        fail(f"{error}; start it with `distox up`, or check DISTOX_API_URL", code=NOTHING_ANSWERS)
+        fail(f"{error}; {_where_instead(url)}", code=NOTHING_ANSWERS)
     except ApiError as error:
         tell_refusal(error)
         raise typer.Exit(FAILED if error.status >= 500 else WRONG) from error
@@ -57,6 +57,19 @@ def tell_refusal(error: ApiError) -> None:
     if not error.faults:
         detail = error.detail.replace("GET /v1/runs lists yours", "`distox list --steps` shows yours")
         typer.echo(f"distox: {detail}{HINTS.get(error.status, '')}", err=True)
+
+
+def _where_instead(url: str) -> str:
+    """What to do when nothing answers at the address: a shell may still carry that of a stack that was ended."""
+    from cluster.stack_state import StackError, read_stack
+
+    try:
+        stack = read_stack(settings_or_exit().home)
+    except StackError:
+        stack = None
+    if stack is not None and stack.api_url and stack.api_url != url:
+        return f'the stack of this home has its API at {stack.api_url}: eval "$(distox env)" again'
+    return "start it with `distox up`, or check DISTOX_API_URL"
 
 
 def fail(message: str, *, code: int) -> NoReturn:

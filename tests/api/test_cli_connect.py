@@ -39,6 +39,14 @@ def test_a_stack_that_is_gone_is_said_with_the_remedy(tmp_path: Path) -> None:
     assert "distox up" in result.stderr
 
 
+def test_the_address_of_a_former_stack_is_said_with_the_present_one(api: Api, url: str, tmp_path: Path) -> None:
+    write_stack(tmp_path, url, api.keys["root"])
+    former = {"DISTOX_API_URL": "http://127.0.0.1:1", "DISTOX_API_KEY": api.keys["root"]}
+    result = run_command("list", environment={"DISTOX_HOME": str(tmp_path), **former})
+    assert result.exit_code == 3
+    assert f'API at {url}: eval "$(distox env)" again' in result.stderr
+
+
 def test_the_key_of_the_home_is_never_sent_to_another_address(api: Api, url: str, tmp_path: Path) -> None:
     write_stack(tmp_path, url, api.keys["root"])
     result = run_command("list", environment={"DISTOX_HOME": str(tmp_path), "DISTOX_API_URL": url})
