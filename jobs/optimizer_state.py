@@ -1,7 +1,8 @@
 """What an AdamW knows of each parameter, whole: weight in fp32 and two moments, whichever engine keeps them.
 
-Plain torch keeps all of it on every rank; ZeRO keeps a shard of it on each. Here it is collected and set one parameter
-at a time, so that no rank ever holds more than its share of the whole. A parameter that two modules share is one.
+Plain torch keeps all of it on every rank; ZeRO keeps a shard of it on each. Here it is collected one parameter at a
+time, so that no rank holds more than its share of the whole; it is restored from the whole, which every rank has read.
+A parameter that two modules share is one.
 
 Knows nothing about files or steps of a training; ``num_steps`` is AdamW's own count, which its bias correction needs.
 """

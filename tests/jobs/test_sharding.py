@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,14 @@ def test_without_a_compiler_nothing_starts_and_the_way_out_is_named(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_with_a_compiler_the_check_passes() -> None:
+def test_with_a_compiler_and_ninja_the_check_passes_and_without_ninja_it_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     check_deepspeed()
+    found = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda command: None if command == "ninja" else found(command))
+    with pytest.raises(ShardingError, match="needs ninja"):
+        check_deepspeed()
 
 
 @pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
