@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from api.cli.detoxify import OUTCOMES
 from api.cli.watch import seconds_of, steps_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ MEASURES = {
 NUM_EXAMPLES = 3
 WIDTH = 132
 """Where there is no terminal that says its own."""
-STATUSES = ("rewritten", "unchanged", "passed", "flagged", "quarantined")
 
 
 def print_report(store: Store, run: Run, *, settings: Settings, seconds: float, peak_bytes: int) -> None:
@@ -115,7 +115,7 @@ def _print_rewrites(console: Console, store: Store, step: Run) -> None:
             is_short = row["distox_status"] == "rewritten" and "\n" not in row[column]
             if is_short and len(examples) < NUM_EXAMPLES:
                 examples[row[column]] = row["detoxified"]
-    counts = ", ".join(f"{statuses[status]:,} {status}" for status in STATUSES if statuses[status])
+    counts = ", ".join(f"{statuses[status]:,} {status}" for status in OUTCOMES if statuses[status])
     console.print(f"\n{statuses.total():,} comments: {counts}", highlight=False)
     shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     console.print(f"[bold]{shown}[/bold]", soft_wrap=True, highlight=False)
