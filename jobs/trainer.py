@@ -26,7 +26,8 @@ from jobs.ranks import rank, sum_over_ranks, world_size
 from jobs.resumption import Checkpointer, Resumption, seed_step
 from jobs.schedule import Phases
 from jobs.selection import Selection
-from jobs.student import Student, Teacher
+from jobs.student import Student
+from jobs.teacher import Teacher
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 (named for what happened)

@@ -36,7 +36,8 @@ from jobs.schedule import Phases
 from jobs.selection import Selection
 from jobs.sharding import check_deepspeed, gather_weights, join_alone, load_deepspeed_config
 from jobs.shrinking import shrink
-from jobs.student import Student, Teacher
+from jobs.student import Student
+from jobs.teacher import Teacher
 from jobs.trainer import PairTrainer, Rhythm, TrainingDiverged
 from jobs.warmup import CopyTask
 

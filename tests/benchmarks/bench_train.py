@@ -33,7 +33,8 @@ from jobs.context import JobContext
 from jobs.data import load_pairs
 from jobs.losses import IGNORED_LABEL, Distillation
 from jobs.models import LoadedModel, load_tokenizer, make_model
-from jobs.student import Student, Teacher
+from jobs.student import Student
+from jobs.teacher import Teacher
 from jobs.tokenization import train_tokenizer
 from jobs.training import Material, make_trainer
 

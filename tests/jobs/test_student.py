@@ -1,4 +1,4 @@
-"""The trained module against the plain T5, and the teacher that stays frozen beside it."""
+"""The trained module against the plain T5."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from jobs.collation import Batch, EncodedPairs, TokenRow, collate
 from jobs.losses import Distillation, Projection
-from jobs.student import Student, Teacher, output_scale
+from jobs.student import Student, output_scale
+from jobs.teacher import Teacher
 
 ROWS = tuple(TokenRow((*range(3, 3 + size), 1), (*range(10, 10 + size // 2), 1)) for size in (3, 9, 5, 4))
 PAIRS = EncodedPairs(ROWS, ROWS)
@@ -68,45 +69,3 @@ def test_a_student_equal_to_its_teacher_has_no_divergence() -> None:
     )
     assert abs(float(sums.kd)) < 1e-5
     assert sums.num_agreed == sums.num_positions
-
-
-def test_the_teacher_has_no_dropout_and_no_gradient_when_the_student_trains() -> None:
-    frozen = make_t5(1, d_model=24)
-    teacher = Teacher(frozen, cache_bytes=0)
-    student = Student(make_t5(), distillation=Distillation(2.0, 1.0))
-    student.train()
-    batch = collate(range(4), PAIRS)
-    first, second = teacher.project(batch), teacher.project(batch)
-    assert torch.equal(first.hidden, second.hidden)
-    torch.autograd.backward(forward(student, batch, first))
-    assert not frozen.training
-    assert all(parameter.grad is None for parameter in frozen.parameters())
-    assert not any(parameter is weight for parameter in student.parameters() for weight in frozen.parameters())
-
-
-def test_kept_states_are_those_of_a_fresh_run_in_any_mixture_of_rows() -> None:
-    model = make_t5(1)
-    keeping, fresh = Teacher(model), Teacher(model, cache_bytes=0)
-    for rows in ([0, 1], [2, 3]):
-        keeping.project(collate(rows, PAIRS))
-    model.encoder = None  # type: ignore[assignment]
-    kept = keeping.project(collate([3, 0, 2, 1], PAIRS)).hidden
-    fresh = Teacher(make_t5(1), cache_bytes=0)
-    torch.testing.assert_close(kept, fresh.project(collate([3, 0, 2, 1], PAIRS)).hidden)
-
-
-def test_nothing_more_is_kept_when_the_room_is_full() -> None:
-    model = make_t5(1)
-    one_row = ROWS[0]
-    teacher = Teacher(model, cache_bytes=len(one_row.labels) * 16 * 4)
-    teacher.project(collate([0], PAIRS))
-    teacher.project(collate([1], PAIRS))
-    model.encoder = None  # type: ignore[assignment]
-    teacher.project(collate([0], PAIRS))
-    with pytest.raises(TypeError):
-        teacher.project(collate([1], PAIRS))
-
-
-def test_a_batch_without_rows_gives_no_states() -> None:
-    teacher = Teacher(make_t5(1))
-    assert teacher.project(collate([], PAIRS)).hidden.shape == (0, 16)
