@@ -7,9 +7,6 @@ decoding options nor specs.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,12 @@ from ctranslate2.converters.converter import Converter
 from ctranslate2.converters.transformers import _SUPPORTED_ACTIVATIONS, T5Loader
 from ctranslate2.specs.model_spec import OPTIONAL
 
+from jobs.digests import weights_sha256
+from jobs.model_record import read_record
 from jobs.models import LoadedModel
 
 WEIGHTS = "model.bin"
 """The file that makes a folder a CTranslate2 model."""
-
-RECORD = "distox_export.json"
-"""What was exported, from what, by which versions."""
 
 _TOLERANCE = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05, "int8": 0.2, "int8_bfloat16": 0.2}
 """Largest relative difference of log-probabilities. Seen on tiny models: 1e-7, 2e-4, 1e-3, 0.02, 0.02; an output scale
@@ -33,8 +29,6 @@ that is wrong gives far more than 1."""
 
 _PROBE = "This is how you check a model: say it again, in other words!"
 """The sentence whose scores are compared; any will do."""
-
-_CHUNK_BYTES = 1 << 20
 
 
 class ConversionError(ValueError):
@@ -46,30 +40,15 @@ def is_exported(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-def read_record(folder: Path) -> Mapping[str, Any]:
-    """The record of an export; empty where another program made the model.
-
-    Raises:
-        ConversionError: the record is there and can't be read.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConversionError(f"model {str(folder)!r}: {RECORD} can't be read; export the model again") from error
-    return record if isinstance(record, dict) else {}
-
-
 def is_undamaged(folder: Path) -> bool:
     """Whether the weights are those that the record names; true where there is no record.
 
     Raises:
-        ConversionError: the record can't be read.
+        RecordError: the record can't be read.
     """
-    expected = read_record(folder).get("model_sha256")
-    return expected is None or expected == sha256_of([folder / WEIGHTS])
+    record = read_record(folder)
+    expected = None if record is None else record.weights_sha256
+    return expected is None or expected == weights_sha256(folder)
 
 
 def convert(loaded: LoadedModel, folder: Path, quantization: str) -> float:
@@ -97,16 +76,6 @@ def convert(loaded: LoadedModel, folder: Path, quantization: str) -> float:
             f"{difference:.3g}, allowed {_TOLERANCE[quantization]:g}); choose another quantization, float32 is exact"
         )
     return difference
-
-
-def sha256_of(paths: Iterable[Path]) -> str:
-    """One SHA-256 over the files' bytes, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 class _T5Loader(T5Loader):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from typing import Self
 from configs.schema.kinds import Detoxify
 from jobs.blocklist import Blocklist
 from jobs.generation import CENSORED, Generated, Generator, load_generator
+from jobs.model_record import input_form
 from jobs.text import Segment, is_same_text, join, segment
 
 MAX_CHARACTERS = 100_000
@@ -76,11 +77,13 @@ class Detoxifier:
 
         Raises:
             ModelError, EngineError, ConversionError, WindowError: as ``load_generator`` and the constructor say.
+            RecordError: what the model remembers can't be read.
         """
+        form = input_form(spec.model, prefix=spec.prefix, max_length=spec.max_length)
         generator = load_generator(
             spec.model,
-            prefix=spec.prefix,
-            max_length=spec.max_length,
+            prefix=form.prefix,
+            max_length=form.max_length,
             decoding=spec.decoding,
             safety=spec.safety,
             engine=spec.engine,

@@ -6,22 +6,19 @@ exported from what. It was loaded and compared with its source before the job en
 
 from __future__ import annotations
 
-import json
 import logging
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from configs.schema.kinds import Export
 from jobs.context import JobContext, JobResult, JobStopped, Summary
-from jobs.conversion import RECORD, WEIGHTS, ConversionError, convert, is_exported, sha256_of
+from jobs.conversion import ConversionError, convert, is_exported
+from jobs.model_record import ModelRecord, Origin, origin_of, record_of, versions, write_record
 from jobs.models import count_parameters, load_model
 
 logger = logging.getLogger(__name__)
 
 ARTIFACT = "model"
-RECORD_VERSION = 1
-_PACKAGES = ("ctranslate2", "transformers", "tokenizers", "torch")
 
 
 def run(spec: Export, context: JobContext) -> JobResult:
@@ -39,9 +36,9 @@ def run(spec: Export, context: JobContext) -> JobResult:
         raise JobStopped
     folder = context.output / ARTIFACT
     parameters = count_parameters(loaded.model)
+    origin = origin_of(spec.model, loaded)
     difference = convert(loaded, folder, spec.quantization)
-    record = _record(spec, folder, parameters, difference)
-    (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_record(folder, _record(spec, origin, parameters, difference))
     size = sum(path.stat().st_size for path in folder.iterdir())
     logger.info("exported %d parameters as %s: %d bytes", parameters, spec.quantization, size)
     return JobResult(
@@ -54,22 +51,13 @@ def run(spec: Export, context: JobContext) -> JobResult:
     )
 
 
-def _record(spec: Export, folder: Path, parameters: int, difference: float) -> dict[str, Any]:
-    return {
-        "version": RECORD_VERSION,
-        "quantization": spec.quantization,
-        "source": spec.model.name,
-        "source_sha256": _source_digest(spec.model.name),
-        "model_sha256": sha256_of([folder / WEIGHTS]),
-        "parameters": parameters,
-        "score_difference": difference,
-        "versions": {package: version(package) for package in _PACKAGES},
-    }
-
-
-def _source_digest(name: str | None) -> str | None:
-    """SHA-256 of the source folder's weight files; None for a hub name or a model made on the spot."""
-    if name is None or not (folder := Path(name).expanduser()).is_dir():
-        return None
-    weights = [path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"}]
-    return sha256_of(weights)
+def _record(spec: Export, origin: Origin | None, parameters: int, difference: float) -> ModelRecord:
+    """What the trained model remembers, and how this export was made of it."""
+    trained = record_of(spec.model) or ModelRecord(kind="export")
+    return replace(
+        trained,
+        parameters=parameters,
+        parent=origin,
+        export={"format": "ctranslate2", "quantization": spec.quantization, "score_difference": difference},
+        versions=versions(),
+    )

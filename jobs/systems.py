@@ -1,6 +1,6 @@
 """The systems of an evaluation: where each one's outputs come from, and what a model among them costs.
 
-A model's outputs are those that ``detoxify`` would write: same prefix, segments, blocklist. Knows no judge.
+A model's outputs are those that ``detoxify`` would write: the model's own prefix, segments, blocklist. Knows no judge.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from configs.schema.kinds import Evaluate
 from configs.schema.models import ModelSource
 from jobs.blocklist import Blocklist
 from jobs.context import JobStopped
-from jobs.conversion import WEIGHTS, is_exported, read_record
+from jobs.conversion import WEIGHTS, is_exported
 from jobs.data import DataError, Pair, PairSplits
 from jobs.deletion import DeleteControl
 from jobs.detoxify import Detoxifier
 from jobs.generation import EngineError, check_generator, load_generator
+from jobs.model_record import InputForm, own_input_form, read_record
 from jobs.models import ModelError
 
 WARMUP_ROWS = 8
@@ -168,8 +169,8 @@ def cost_of(model: ModelSource) -> tuple[int | None, int | None]:
         return None, None
     size = sum(file.stat().st_size for file in weights)
     if weights[0].name == WEIGHTS:
-        recorded = read_record(weights[0].parent).get("parameters")
-        return (int(recorded) if recorded is not None else None), size
+        record = read_record(weights[0].parent)
+        return (None if record is None else record.parameters), size
     if any(file.suffix != ".safetensors" for file in weights):
         return None, size
     return sum(_num_parameters(file) for file in weights), size
@@ -187,10 +188,11 @@ def _control(system: System, splits: PairSplits, test: Sequence[Pair]) -> tuple[
 def _generate(
     spec: Evaluate, model: ModelSource, test: Sequence[Pair], num_threads: int, should_stop: Callable[[], bool]
 ) -> Outputs:
+    form = own_input_form(model, InputForm(spec.dataset.prefix, spec.dataset.max_length))
     generator = load_generator(
         model,
-        prefix=spec.dataset.prefix,
-        max_length=spec.dataset.max_length,
+        prefix=form.prefix,
+        max_length=form.max_length,
         decoding=spec.decoding,
         safety=spec.safety,
         engine=spec.engine,

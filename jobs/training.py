@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from configs.schema.training import DistillationLoss, Training
 from jobs.batches import Cut, MicroBatches, cut_evenly, plan_steps, steps_per_epoch
 from jobs.collation import Batch, EncodedPairs, VocabularyMismatch, check_vocabularies, collate, encode_pairs, pad
 from jobs.context import JobContext, JobResult, Summary
-from jobs.data import DataError, load_pairs
+from jobs.data import DataError, PairSplits, load_pairs
 from jobs.divergences import Divergence, forward_kl, jensen_shannon, reverse_kl
 from jobs.kernel_build import build_kernel
 from jobs.losses import CROSS_ENTROPY, Distillation
+from jobs.model_record import ModelRecord, training_record, write_record
 from jobs.models import LoadedModel, count_parameters, load_model
 from jobs.ranks import rank, wait_for_ranks, world_size
 from jobs.resumption import Checkpointer, plan_of, take_up
@@ -56,6 +57,7 @@ class Material:
     train: EncodedPairs
     validation: EncodedPairs
     prefix: str
+    splits: PairSplits = field(default_factory=partial(PairSplits, (), (), ()))
 
 
 def train_on_pairs(
@@ -81,6 +83,7 @@ def train_on_pairs(
     material = load_material(dataset, source, training, teacher_source=teacher_source)
     # Counted here: ZeRO-3 leaves every rank with shards.
     num_parameters = count_parameters(material.student.model)
+    record = _record(material, dataset, source, training, teacher_source, loss) if rank() == 0 else None
     trainer = make_trainer(material, training, context, deepspeed=deepspeed, loss=loss)
     if rank() == 0:
         logger.info("training starts: %d rows, %d steps", len(material.train), trainer.phases.num_steps)
@@ -100,6 +103,8 @@ def train_on_pairs(
         "parameters": float(num_parameters),
         "training_seconds": time.monotonic() - began,
     }
+    if record is not None:
+        write_record(context.output / MODEL, replace(record, figures=final))
     return JobResult({MODEL: MODEL}, tuple(Summary(name, value) for name, value in final.items()))
 
 
@@ -130,7 +135,27 @@ def load_material(
     validation = encode(splits.validation, first_number=len(train))
     if training.pad_to == "max_length":
         train, validation = (replace(rows, padded_to=dataset.max_length) for rows in (train, validation))
-    return Material(student, teacher, train, validation, dataset.prefix)
+    return Material(student, teacher, train, validation, dataset.prefix, splits)
+
+
+def _record(
+    material: Material,
+    dataset: Dataset,
+    source: ModelSource,
+    training: Training,
+    teacher_source: ModelSource | None,
+    loss: DistillationLoss | None,
+) -> ModelRecord:
+    return training_record(
+        dataset,
+        material.splits,
+        training,
+        source=source,
+        student=material.student,
+        teacher_source=teacher_source,
+        teacher=material.teacher,
+        loss=loss,
+    )
 
 
 def _load_student(source: ModelSource, teacher: LoadedModel | None) -> LoadedModel:

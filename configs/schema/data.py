@@ -13,6 +13,10 @@ from configs.schema.base import Model, NameOrPath, NonNegativeInt, PositiveInt, 
 SAMPLE = "sample"
 """The dataset name that means: the synthetic corpus that distox writes itself (``jobs.sample``)."""
 
+RECIPE_PREFIX = "detoxify: "
+RECIPE_MAX_LENGTH = 96
+"""How the recipe gives text to a model."""
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ColumnName = Annotated[str, Field(min_length=1)]
 
@@ -62,9 +66,9 @@ class Dataset(Model):
     """What is trained and what is tested on; a prepared folder is split already."""
     validation: Fraction = 0.05
     """Share of train that is taken out of it for early stopping, thresholds and gates; 0 for none."""
-    prefix: Annotated[str, Field(examples=["detoxify: ", ""])] = "detoxify: "
+    prefix: Annotated[str, Field(examples=["detoxify: ", ""])] = RECIPE_PREFIX
     """Put before every source, in training and in use alike."""
-    max_length: Annotated[int, Field(ge=8, le=4096)] = 96
+    max_length: Annotated[int, Field(ge=8, le=4096)] = RECIPE_MAX_LENGTH
     """Longest source or target in tokens, the end token included."""
     limit: PositiveInt | None = None
     """Use only this many distinct sources, drawn with the split's seed; all when left out."""

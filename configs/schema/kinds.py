@@ -151,10 +151,12 @@ class Detoxify(SpecBase):
     """The comments."""
     rows: RowOutput = RowOutput()
     """How the rewritten comments are written."""
-    prefix: Annotated[str, Field(examples=["detoxify: ", ""])] = "detoxify: "
-    """Put before every comment; the one that the model was trained with."""
-    max_length: Annotated[int, Field(ge=8, le=4096)] = 96
-    """Longest input of the model in tokens; longer comments are rewritten in segments."""
+    prefix: Annotated[str | None, Field(examples=["detoxify: ", ""])] = None
+    """Put before every comment. The one that the model was trained with when left out, ``detoxify: `` where the model
+    has no record of it."""
+    max_length: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Longest input of the model in tokens; longer comments are rewritten in segments. As in the model's training when
+    left out, 96 where the model has no record of it."""
     segments: Literal["window", "sentence"] = "window"
     """window: as much of a comment at once as fits. sentence: each sentence by itself, for a model that was trained on
     single sentences."""

@@ -227,8 +227,8 @@ def test_export_leaves_a_model_that_the_engine_runs(stack: LiveStack, exported: 
         num_threads=1,
     )
     assert len(generator.generate(["what a day", "go on"])) == 2
-    record = json.loads(next(folder.glob("distox*.json")).read_text("utf-8"))
-    assert record["quantization"] == "int8"
+    record = json.loads((folder / "distox.json").read_text("utf-8"))
+    assert record["export"]["quantization"] == "int8"
 
 
 def test_detoxify_gives_every_row_of_a_table_once_and_in_order(stack: LiveStack, exported: Run, dump: Path) -> None:

@@ -16,8 +16,10 @@ from configs.schema.kinds import Export
 from configs.schema.models import ModelSource
 from jobs import conversion, export
 from jobs.context import JobContext, JobStopped
-from jobs.conversion import ConversionError, convert, read_record, sha256_of
+from jobs.conversion import ConversionError, convert
+from jobs.digests import sha256_of
 from jobs.generation import EngineError, Generator, load_generator
+from jobs.model_record import RecordError, read_record
 from jobs.models import LoadedModel, ModelError, load_model
 from tests.jobs import toy
 
@@ -89,12 +91,15 @@ def test_int8_is_smaller_and_the_figures_say_so(trained: Path, tmp_path: Path) -
 def test_the_record_names_source_weights_precision_and_versions(trained: Path, tmp_path: Path) -> None:
     export.run(spec(trained, "int8"), context(tmp_path))
     record = read_record(tmp_path / "model")
-    assert record["quantization"] == "int8"
-    assert record["source"] == str(trained)
-    assert record["source_sha256"] == sha256_of([trained / "model.safetensors"])
-    assert record["model_sha256"] == sha256_of([tmp_path / "model" / "model.bin"])
-    assert set(record["versions"]) == {"ctranslate2", "transformers", "tokenizers", "torch"}
-    assert 0 < record["score_difference"] < 0.2
+    assert record is not None
+    assert record.export is not None
+    assert record.parent is not None
+    assert record.export["quantization"] == "int8"
+    assert record.parent.name == str(trained)
+    assert record.parent.sha256 == sha256_of([trained / "model.safetensors"])
+    assert record.weights_sha256 == sha256_of([tmp_path / "model" / "model.bin"])
+    assert set(record.versions) == {"ctranslate2", "transformers", "tokenizers", "torch"}
+    assert 0 < record.export["score_difference"] < 0.2
 
 
 def test_the_same_model_is_exported_to_the_same_bytes(trained: Path, tmp_path: Path) -> None:
@@ -102,7 +107,7 @@ def test_the_same_model_is_exported_to_the_same_bytes(trained: Path, tmp_path: P
     for attempt in ("one", "two"):
         (tmp_path / attempt).mkdir()
         export.run(spec(trained, "int8"), context(tmp_path / attempt))
-        digests.add(read_record(tmp_path / attempt / "model")["model_sha256"])
+        digests.add(sha256_of([tmp_path / attempt / "model" / "model.bin"]))
     assert len(digests) == 1
 
 
@@ -118,8 +123,8 @@ def test_weights_that_changed_after_the_export_are_refused(trained: Path, tmp_pa
 
 def test_an_unreadable_record_is_refused(trained: Path, tmp_path: Path) -> None:
     export.run(spec(trained), context(tmp_path))
-    (tmp_path / "model" / "distox_export.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ConversionError, match=r"distox_export\.json"):
+    (tmp_path / "model" / "distox.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RecordError, match=r"distox\.json can't be read"):
         generator(tmp_path / "model")
 
 
@@ -202,5 +207,5 @@ def test_a_job_that_is_asked_to_stop_writes_nothing(trained: Path, tmp_path: Pat
 
 def test_the_record_is_json_that_others_can_read(trained: Path, tmp_path: Path) -> None:
     export.run(spec(trained), context(tmp_path))
-    record = json.loads((tmp_path / "model" / "distox_export.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "model" / "distox.json").read_text(encoding="utf-8"))
     assert record["version"] == 1
