@@ -1,6 +1,7 @@
 """The job ``prepare``: data, split, and on request a tokenizer, the embedded judges and a comment dump.
 
-Everything is fitted on the train split alone, and the same spec gives the same files.
+Everything is fitted on the train split alone, with what ``dataset.extra`` adds to it, and the same spec gives the same
+files.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from configs.schema.data import SAMPLE
 from configs.schema.kinds import Prepare
 from jobs.context import JobContext, JobResult, JobStopped, Summary
 from jobs.data import PairSplits, load_pairs, split_rows, write_pairs
+from jobs.extra import join_extra
 
 
 def run(spec: Prepare, context: JobContext) -> JobResult:
@@ -26,7 +28,7 @@ def run(spec: Prepare, context: JobContext) -> JobResult:
     about: dict[str, Any] = {"origin": spec.dataset.name, **{name: dataset[name] for name in kept}}
     write_pairs(splits, context.output / "dataset", about=about)
     counts = {f"num_{name}": len(getattr(splits, name)) for name in ("train", "validation", "test")}
-    summaries = [Summary(metric, value) for metric, value in counts.items()]
+    summaries = [Summary(metric, value) for metric, value in {**counts, **splits.extra}.items()]
     context.report(counts, 0)
     if spec.tokenizer is not None:
         from jobs.tokenization import train_tokenizer
@@ -64,7 +66,7 @@ def _load(spec: Prepare, context: JobContext) -> tuple[PairSplits, dict[str, str
     from jobs.sample import sample_rows, write_dump
 
     size = spec.sample or SampleSize()
-    splits = split_rows(sample_rows(size), spec.dataset, origin="the sample")
+    splits = join_extra(split_rows(sample_rows(size), spec.dataset, origin="the sample"), spec.dataset)
     (context.output / "dump").mkdir(parents=True, exist_ok=True)
     file = write_dump(size, context.output / "dump")
     return splits, {"dump": str(file.relative_to(context.output))}

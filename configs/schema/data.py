@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import InitErrorDetails
 
 from configs.schema.base import Model, NameOrPath, NonNegativeInt, PositiveInt, Share, Texts, broken
@@ -48,6 +48,33 @@ class Split(Model):
             )
 
 
+class ExtraPairs(Model):
+    """More pairs to train on, as what a teacher wrote for comments that nobody has rewritten by hand.
+
+    They join the train split alone, and whole: ``limit`` doesn't count them. Comments that stand in validation or test
+    are left out, compared without casing, spacing and punctuation; of a comment that comes several times the first row
+    counts. How many rows that were is told among the figures of the run that trains.
+    """
+
+    name: Annotated[NameOrPath, Field(examples=["${steps.augment.rows}", "./more.csv"])]
+    """The rows of a ``detoxify`` run (``${steps.augment.rows}``), a file, a prepared folder (of which train is taken),
+    or a hub name."""
+    source_column: Annotated[ColumnName | None, Field(examples=["comment"])] = None
+    """The column of the comments; when left out the one that ``detoxify`` rewrote, or in another file the dataset's."""
+    target_column: Annotated[
+        ColumnName | Annotated[Texts, Field(min_length=1)] | None, Field(examples=["detoxified", ["first", "second"]])
+    ] = None
+    """One column, or several; when left out all that ``detoxify`` added, or in another file the dataset's. Rows that
+    ``detoxify`` flagged or quarantined are left out."""
+    known_sources: Literal["skip", "add", "replace"] = "skip"
+    """For a comment that train has too. skip: it keeps its own targets; add: it gets these as well; replace: it has
+    these instead."""
+
+
+def _long_form(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Dataset(Model):
     """Pairs of a toxic source and its neutral target."""
 
@@ -72,6 +99,17 @@ class Dataset(Model):
     """Longest source or target in tokens, the end token included."""
     limit: PositiveInt | None = None
     """Use only this many distinct sources, drawn with the split's seed; all when left out."""
+    extra: Annotated[
+        ExtraPairs | None,
+        BeforeValidator(_long_form, json_schema_input_type=ExtraPairs | str | None),
+        Field(examples=["${steps.augment.rows}", {"name": "./more.csv", "source_column": "toxic"}]),
+    ] = None
+    """More pairs for the train split: the name alone, or with its columns."""
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """Nothing is added to itself."""
+        if self.extra is not None and self.extra.name == self.name:
+            yield broken("extra.name", self.name, "is the dataset itself", "name other pairs, or remove extra")
 
 
 class SampleSize(Model):
