@@ -101,6 +101,8 @@ def train_on_pairs(
     final = {
         **figures,
         "parameters": float(num_parameters),
+        "train_rows": float(len(material.train)),
+        **{name: float(count) for name, count in material.splits.extra.items()},
         "training_seconds": time.monotonic() - began,
     }
     if record is not None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+from configs.schema.data import Dataset
 from configs.schema.kinds import Finetune
 from configs.schema.models import ModelSource
 from jobs import finetune
@@ -138,3 +139,15 @@ def test_a_model_that_is_none_is_refused(pairs: Path, tmp_path: Path) -> None:
 def test_a_dataset_that_is_none_is_refused(tokenizer: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         run(make_spec(tmp_path / "nothing.csv", tiny_source(tokenizer)), tmp_path)
+
+
+def test_the_rows_that_joined_are_trained_on_and_told(pairs: Path, tokenizer: Path, tmp_path: Path) -> None:
+    plain = make_spec(pairs, tiny_source(tokenizer), max_steps=1)
+    more = tmp_path / "more.csv"
+    test_row = load_pairs(plain.dataset).test[0].source
+    more.write_text(f"toxic,neutral\nthey sees damn road,they sees road\n{test_row},leak\n", "utf-8")
+    spec = make_spec(pairs, tiny_source(tokenizer), max_steps=1)
+    extra = {**spec.dataset.model_dump(mode="json"), "extra": str(more)}
+    figures = run(spec.model_copy(update={"dataset": Dataset.model_validate(extra)}), tmp_path / "extra")
+    assert figures["train_rows"] == run(plain, tmp_path / "plain")["train_rows"] + 1
+    assert (figures["extra_targets"], figures["extra_in_test"]) == (1, 1)
