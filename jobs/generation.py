@@ -1,42 +1,44 @@
-"""Writes the detoxified text: CTranslate2, or Transformers as the slow reference, behind one interface.
+"""Writes the detoxified text with a loaded model (``jobs.engines``).
 
-Both engines decode the same way, so that in float32 they write the same (with ``patience: 1`` step by step; above it
-Transformers ends by its bound on what may still come, CTranslate2 by count): beam search, scores divided by
-length ** length_penalty with the end token counted, probabilities renormalised after suppressed tokens are taken out,
-the pad token never written. Nothing is sampled. No output holds a blocked phrase. Inputs are never cut: callers see to
-it that a text fits (``fits``). Text is never logged.
+No output holds a blocked phrase that its source doesn't hold: outputs that do are replaced by the next best of the
+beam, else decoded again with the tokens suppressed that write the phrase, else the phrase is cut out and the output
+marked. An output that never held one is what it would have been without a blocklist. Inputs are never cut: callers see
+to it that a text fits (``fits``). Text is never logged.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import ctranslate2
-import torch
-from transformers import GenerationConfig
+from typing import Protocol
 
 from configs.schema.inference import Decoding, Engine, Safety
 from configs.schema.models import ModelSource
 from jobs.blocklist import Blocklist, TokenSequence, decode_tokens
-from jobs.conversion import WEIGHTS, convert, is_exported, is_undamaged
-from jobs.models import LoadedModel, check_model, load_model, load_tokenizer
+from jobs.conversion import is_exported
+from jobs.engines import Backend, EngineError, load_backend, needs_ctranslate2
+from jobs.models import check_model, load_tokenizer
+
+__all__ = [
+    "BROKEN",
+    "CENSORED",
+    "CUT_OFF",
+    "EngineError",
+    "Generated",
+    "Generator",
+    "check_generator",
+    "load_generator",
+]
 
 MAX_RETRIES = 4
-"""How often a row that wrote a blocked phrase with unforeseen tokens is decoded again, with those tokens suppressed
-too, before the phrase is cut out of its text."""
+"""How often a row that wrote a blocked phrase is decoded again before the phrase is cut out of its text: once with the
+likely tokens suppressed, and again for each way of writing it that nobody foresaw."""
 
 CUT_OFF = "output reached decoding.max_new_tokens"
 CENSORED = "blocked phrase removed after decoding"
 BROKEN = "output holds bytes that make no character"
-
-
-class EngineError(ValueError):
-    """An engine that can't run this model, or not in the asked precision; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,28 @@ class Generated:
 
 
 class Generator(Protocol):
-    """Rewrites texts, one output for each, in order. The prefix is added inside."""
+    """Rewrites texts, in order. The prefix is added inside.
+
+    ``blocklists`` says for each text what its outputs may not hold; when left out, the phrases of the spec that the
+    text itself doesn't hold.
+    """
 
     def generate(self, texts: Sequence[str]) -> list[str]:
-        """The outputs; none for no texts."""
+        """The best output for each text; none for no texts."""
 
-    def decode(self, texts: Sequence[str]) -> list[Generated]:
-        """The outputs with their flaws."""
+    def decode(self, texts: Sequence[str], *, blocklists: Sequence[Blocklist] | None = None) -> list[Generated]:
+        """The best output for each text with its flaw; when sampling, one sample."""
+
+    def candidates(
+        self, texts: Sequence[str], count: int, *, blocklists: Sequence[Blocklist] | None = None
+    ) -> list[tuple[Generated, ...]]:
+        """``count`` outputs for each text: independent samples when sampling, else the beam's best, best first.
+
+        Samples may be equal. Those in which a phrase had to be cut out come last.
+
+        Raises:
+            ValueError: there are not so many beams.
+        """
 
     def count_tokens(self, text: str) -> int:
         """Tokens of the model's input for ``text``: prefix and end token included."""
@@ -83,17 +100,11 @@ def load_generator(
         ModelError: there is no such model.
         EngineError: the engine can't run it as asked.
         ConversionError: CTranslate2 would run it wrongly.
-        ValueError: a blocked phrase is only whitespace.
+        ValueError: a blocked phrase holds nothing that can be seen.
     """
     blocklist = Blocklist(safety.blocklist)
-    backend: _Backend
-    if engine.name == "transformers":
-        backend = _load_transformers(model, decoding, engine, num_threads)
-    else:
-        backend = _load_ctranslate2(model, decoding, engine, num_threads)
-    return _TextGenerator(
-        backend, blocklist, prefix=prefix, max_length=max_length, max_new_tokens=decoding.max_new_tokens
-    )
+    backend = load_backend(model, decoding, engine, num_threads=num_threads)
+    return _TextGenerator(backend, blocklist, decoding, prefix=prefix, max_length=max_length)
 
 
 def check_generator(model: ModelSource, engine: Engine) -> None:
@@ -108,53 +119,64 @@ def check_generator(model: ModelSource, engine: Engine) -> None:
         check_model(model)
         return
     if engine.name == "transformers":
-        raise _needs_ctranslate2(model)
+        raise needs_ctranslate2(model)
     load_tokenizer(model.tokenizer or str(folder))
 
 
-def _needs_ctranslate2(model: ModelSource) -> EngineError:
-    return EngineError(
-        f"model {model.name!r} is exported for CTranslate2; use engine.name: ctranslate2, or name the trained model"
-    )
+@dataclass
+class _Row:
+    """What was decoded for one text so far."""
 
-
-class _Backend(Protocol):
-    """An engine: token ids in, token ids out."""
-
-    tokenizer: Any
-
-    def run(self, inputs: Sequence[Sequence[int]], suppressed: Iterable[TokenSequence]) -> list[list[int]]:
-        """The best hypothesis for each input, in order, up to and with its end token; without one where it was cut."""
+    ids: Sequence[int]
+    blocklist: Blocklist
+    suppressed: frozenset[TokenSequence] = frozenset()
+    clean: list[list[int]] = field(default_factory=list)
+    """Outputs that can be given."""
+    blocked: list[list[int]] = field(default_factory=list)
+    """Outputs of the last time that hold a phrase."""
+    blank: list[list[int]] = field(default_factory=list)
+    """Outputs of the last time that hold nothing and would only stand in for one that holds a phrase."""
 
 
 class _TextGenerator:
     """Tokenizes, decodes, and sees to it that no blocked phrase comes out."""
 
     def __init__(
-        self, backend: _Backend, blocklist: Blocklist, *, prefix: str, max_length: int, max_new_tokens: int
+        self, backend: Backend, blocklist: Blocklist, decoding: Decoding, *, prefix: str, max_length: int
     ) -> None:
         self._backend = backend
         self._tokenizer = backend.tokenizer
         self._blocklist = blocklist
+        self._decoding = decoding
         self._prefix = prefix
         self._max_length = max_length
-        self._max_new_tokens = max_new_tokens
+        self._max_new_tokens = decoding.max_new_tokens
         self._special = re.compile("|".join(map(re.escape, self._tokenizer.all_special_tokens)))
-        self._suppressed = blocklist.sequences(self._tokenizer) | {(int(self._tokenizer.pad_token_id),)}
+        self._forms = blocklist.token_forms(self._tokenizer)
 
     def generate(self, texts: Sequence[str]) -> list[str]:
         return [item.text for item in self.decode(texts)]
 
-    def decode(self, texts: Sequence[str]) -> list[Generated]:
+    def decode(self, texts: Sequence[str], *, blocklists: Sequence[Blocklist] | None = None) -> list[Generated]:
+        return [outputs[0] for outputs in self.candidates(texts, 1, blocklists=blocklists)]
+
+    def candidates(
+        self, texts: Sequence[str], count: int, *, blocklists: Sequence[Blocklist] | None = None
+    ) -> list[tuple[Generated, ...]]:
+        if self._decoding.sampling is None and count > self._decoding.num_beams:
+            remedy = f"use decoding.num_beams: {count} or more, or decoding.sampling"
+            raise ValueError(f"{count} outputs for a text: a beam of {self._decoding.num_beams} has fewer; {remedy}")
         if not texts:
             return []
+        if blocklists is None:
+            blocklists = [self._blocklist.not_in(text) for text in texts]
         inputs = self._encode([self._prefix + text for text in texts])
-        outputs = self._backend.run(inputs, self._suppressed)
-        extra = {row: frozenset[TokenSequence]() for row in range(len(texts))}
+        rows = [_Row(ids, blocklist) for ids, blocklist in zip(inputs, blocklists, strict=True)]
+        self._run(rows, count)
         for _ in range(MAX_RETRIES):
-            extra = self._offenders(outputs, extra)
-            self._decode_again(inputs, outputs, extra)
-        return [self._finish(output) for output in outputs]
+            lacking = [row for row in rows if len(row.clean) < count and self._suppress_more(row)]
+            self._run(lacking, count)
+        return [self._finish(row, count) for row in rows]
 
     def count_tokens(self, text: str) -> int:
         return len(self._encode([self._prefix + text])[0])
@@ -174,32 +196,53 @@ class _TextGenerator:
     def _text(self, ids: Sequence[int]) -> str:
         return decode_tokens(self._tokenizer, ids)
 
-    def _offenders(
-        self, outputs: Sequence[Sequence[int]], extra: dict[int, frozenset[TokenSequence]]
-    ) -> dict[int, frozenset[TokenSequence]]:
-        """Those rows of ``extra`` that still write a blocked phrase, the tokens that write it added to their own."""
-        windows = ((row, self._blocklist.window(outputs[row], self._text)) for row in extra)
-        return {row: extra[row] | {window} for row, window in windows if window is not None}
+    def _run(self, rows: Iterable[_Row], count: int) -> None:
+        """Decode these rows.
 
-    def _decode_again(
-        self, inputs: Sequence[Sequence[int]], outputs: list[list[int]], extra: dict[int, frozenset[TokenSequence]]
-    ) -> None:
-        """Replace the outputs of these rows.
-
-        Rows share a call only when they suppress the same, so that a row's output doesn't depend on its neighbours.
+        They share a call only when they suppress the same, so that an output doesn't depend on its neighbours.
         """
-        groups: dict[frozenset[TokenSequence], list[int]] = {}
-        for row, sequences in extra.items():
-            groups.setdefault(sequences, []).append(row)
-        for sequences, rows in groups.items():
-            again = self._backend.run([inputs[row] for row in rows], self._suppressed | sequences)
-            for row, output in zip(rows, again, strict=True):
-                outputs[row] = output
+        groups: dict[frozenset[TokenSequence], list[_Row]] = {}
+        for row in rows:
+            groups.setdefault(row.suppressed, []).append(row)
+        is_beam = self._decoding.sampling is None
+        num_outputs = self._decoding.num_beams if is_beam and self._blocklist.phrases else count
+        for suppressed, group in groups.items():
+            found = self._backend.run([row.ids for row in group], suppressed, num_outputs)
+            for row, outputs in zip(group, found, strict=True):
+                self._sort(row, outputs, count)
 
-    def _finish(self, output: Sequence[int]) -> Generated:
+    def _sort(self, row: _Row, outputs: Sequence[list[int]], count: int) -> None:
+        is_beam = self._decoding.sampling is None
+        if is_beam:
+            row.clean = []  # the same hypotheses come again
+        row.blocked, row.blank = [], []
+        for output in outputs:
+            if len(row.clean) == count:
+                return
+            text = self._text(output)
+            if row.blocklist.is_in(text):
+                row.blocked.append(output)
+            elif is_beam and row.blocked and not text.strip():
+                row.blank.append(output)
+            else:
+                row.clean.append(output)
+
+    def _suppress_more(self, row: _Row) -> bool:
+        """Add what writes the phrases that this row wrote; False where there is nothing to add."""
+        before = row.suppressed
+        for output in row.blocked:
+            for phrase in row.blocklist.written_in(self._text(output)):
+                row.suppressed |= self._forms.get(phrase, frozenset())
+            row.suppressed |= row.blocklist.windows(output, self._text)
+        return row.suppressed != before
+
+    def _finish(self, row: _Row, count: int) -> tuple[Generated, ...]:
+        return tuple(self._generated(row, output) for output in [*row.clean, *row.blocked, *row.blank][:count])
+
+    def _generated(self, row: _Row, output: Sequence[int]) -> Generated:
         text = self._text(output)
-        if self._blocklist.is_in(text):
-            return Generated(self._blocklist.remove(text), CENSORED)
+        if row.blocklist.is_in(text):
+            return Generated(row.blocklist.remove(text), CENSORED)
         if self._tokenizer.eos_token_id not in output:
             return Generated(text, CUT_OFF)
         # Pieces of single bytes can be combined into no character, which decodes to U+FFFD.
@@ -208,136 +251,3 @@ class _TextGenerator:
 
 def _break(match: re.Match[str]) -> str:
     return f"{match[0][0]} {match[0][1:]}"
-
-
-class _CTranslate2:
-    """Batched beam search in C++; releases the interpreter's lock."""
-
-    def __init__(self, translator: Any, tokenizer: Any, decoding: Decoding, batch_size: int) -> None:
-        self.tokenizer = tokenizer
-        self._translator = translator
-        self._batch_size = batch_size
-        self._options = {
-            "beam_size": decoding.num_beams,
-            "patience": decoding.patience,
-            "length_penalty": decoding.length_penalty,
-            "no_repeat_ngram_size": decoding.no_repeat_ngram_size,
-            "max_decoding_length": decoding.max_new_tokens,
-            "min_decoding_length": 0,
-            "max_input_length": 0,  # the default cuts inputs at 1,024 tokens without a word
-            "return_end_token": True,  # with it the length penalty counts the end token, as Transformers does
-        }
-
-    def run(self, inputs: Sequence[Sequence[int]], suppressed: Iterable[TokenSequence]) -> list[list[int]]:
-        # Given more rows than max_batch_size, CTranslate2 sorts them by length itself.
-        results = self._translator.translate_batch(
-            [self.tokenizer.convert_ids_to_tokens(ids) for ids in inputs],
-            max_batch_size=self._batch_size,
-            batch_type="examples",
-            suppress_sequences=[self.tokenizer.convert_ids_to_tokens(list(ids)) for ids in sorted(suppressed)],
-            **self._options,
-        )
-        return [self.tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
-
-
-class _Transformers:
-    """``generate`` in batches of similar length, padded to the longest."""
-
-    def __init__(self, loaded: LoadedModel, decoding: Decoding, batch_size: int) -> None:
-        self.tokenizer = loaded.tokenizer
-        # Typed as Any: the annotations of generate fit no concrete model.
-        self._model: Any = loaded.model
-        # Whatever the model's folder says about generation must not seep in.
-        self._model.generation_config = _generation_config()
-        self._decoding = decoding
-        self._batch_size = batch_size
-
-    def run(self, inputs: Sequence[Sequence[int]], suppressed: Iterable[TokenSequence]) -> list[list[int]]:
-        config = self._config(suppressed)
-        outputs: list[list[int]] = [[] for _ in inputs]
-        for rows in _length_batches(inputs, self._batch_size):
-            batch = self.tokenizer.pad({"input_ids": [list(inputs[row]) for row in rows]}, return_tensors="pt")
-            with torch.inference_mode():
-                generated = self._model.generate(**batch.to(self._model.device), generation_config=config)
-            for row, ids in zip(rows, generated.tolist(), strict=True):
-                outputs[row] = self._until_end(ids[1:])
-        return outputs
-
-    def _config(self, suppressed: Iterable[TokenSequence]) -> GenerationConfig:
-        beam = self._decoding.num_beams > 1
-        return _generation_config(
-            do_sample=False,
-            num_beams=self._decoding.num_beams,
-            # Without beams these two would only cause a warning.
-            length_penalty=self._decoding.length_penalty if beam else None,
-            early_stopping=(self._decoding.patience == 1) if beam else None,
-            no_repeat_ngram_size=self._decoding.no_repeat_ngram_size or None,
-            max_new_tokens=self._decoding.max_new_tokens,
-            bad_words_ids=[list(ids) for ids in sorted(suppressed)] or None,
-            renormalize_logits=True,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-            decoder_start_token_id=self._model.config.decoder_start_token_id,
-        )
-
-    def _until_end(self, ids: list[int]) -> list[int]:
-        end = self.tokenizer.eos_token_id
-        return ids[: ids.index(end) + 1] if end in ids else ids
-
-
-def _generation_config(**options: Any) -> GenerationConfig:
-    return GenerationConfig(**options)  # type: ignore[no-untyped-call]
-
-
-def _length_batches(inputs: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Row numbers, longest rows first, in groups of ``batch_size``."""
-    order = sorted(range(len(inputs)), key=lambda row: (-len(inputs[row]), row))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-def _load_transformers(model: ModelSource, decoding: Decoding, engine: Engine, num_threads: int) -> _Transformers:
-    if model.name is not None and is_exported(Path(model.name).expanduser()):
-        raise _needs_ctranslate2(model)
-    types = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if engine.compute_type not in types:
-        raise EngineError(
-            f"engine.compute_type is {engine.compute_type!r}, which only ctranslate2 has; use one of {', '.join(types)}"
-        )
-    loaded = load_model(model)
-    torch.set_num_threads(num_threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model_on_device: Any = loaded.model
-    model_on_device.to(device=device, dtype=types[engine.compute_type]).eval()
-    return _Transformers(loaded, decoding, engine.batch_size)
-
-
-def _load_ctranslate2(model: ModelSource, decoding: Decoding, engine: Engine, num_threads: int) -> _CTranslate2:
-    folder = Path(model.name).expanduser() if model.name is not None else None
-    if folder is not None and is_exported(folder):
-        if not is_undamaged(folder):
-            raise EngineError(f"model {model.name!r}: {WEIGHTS} is not what was exported; export the model again")
-        compute_type = "default" if engine.compute_type == "auto" else engine.compute_type
-        translator = _open_translator(folder, compute_type, num_threads)
-        return _CTranslate2(translator, load_tokenizer(model.tokenizer or str(folder)), decoding, engine.batch_size)
-    loaded = load_model(model)
-    with tempfile.TemporaryDirectory(prefix="distox-convert-") as temporary:
-        convert(loaded, Path(temporary), "float32")
-        compute_type = "float32" if engine.compute_type == "auto" else engine.compute_type
-        translator = _open_translator(Path(temporary), compute_type, num_threads)
-    return _CTranslate2(translator, loaded.tokenizer, decoding, engine.batch_size)
-
-
-def _open_translator(folder: Path, compute_type: str, num_threads: int) -> Any:
-    device = "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
-    try:
-        return ctranslate2.Translator(
-            str(folder), device=device, compute_type=compute_type, inter_threads=1, intra_threads=num_threads
-        )
-    except ValueError as error:
-        types = ", ".join(sorted(ctranslate2.get_supported_compute_types(device)))
-        raise EngineError(
-            f"engine.compute_type is {compute_type!r}, which this {device} can't compute; use auto or one of {types}"
-        ) from error
-    except (RuntimeError, IndexError) as error:
-        raise EngineError(f"model {str(folder)!r} can't be loaded by CTranslate2; export it again") from error

@@ -24,20 +24,49 @@ EMBEDDED = "embedded"
 """The name of the judges that need no hub."""
 
 
+class Sampling(Model):
+    """Each token drawn at random, in place of the search for the likeliest output.
+
+    On Transformers a sample depends on the seed, the input and its number among that input's samples alone. On
+    CTranslate2 the same calls in the same order give the same samples after loading; batches and threads change them,
+    so the rows of a run with several workers can't be drawn again.
+    """
+
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Logits are divided by it; below 1 likely tokens become likelier."""
+    top_k: NonNegativeInt = 0
+    """Draw from this many of the likeliest tokens; 0 for all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the likeliest tokens whose probabilities together just reach this share; 1 for all."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Where the random numbers begin."""
+
+
 class Decoding(Model):
-    """Beam search as in the recipe."""
+    """Beam search as in the recipe, or sampling."""
 
     num_beams: Annotated[int, Field(ge=1, le=64)] = 4
-    """Hypotheses kept; 1 is greedy."""
+    """Hypotheses kept; 1 is greedy. Without effect when sampling."""
+    sampling: Sampling | None = None
+    """Draw outputs at random instead; {} as the model gives them. Beam search when left out."""
     no_repeat_ngram_size: NonNegativeInt = 3
     """No n-gram of this size comes twice in an output; 0 allows repeats."""
     length_penalty: float = 0.8
-    """Exponent of the length that scores are divided by; below 1 it favours short outputs."""
+    """Exponent of the length that scores are divided by; below 1 it favours short outputs. Without effect when
+    sampling."""
+    min_new_tokens: NonNegativeInt = 0
+    """Shortest output in tokens, the end token not included."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 96
     """Longest output in tokens, the end token included."""
     patience: Annotated[float, Field(ge=1, le=8)] = 2.0
     """Beam search ends once ``num_beams * patience`` hypotheses are complete. 1 is a third faster, and often ends with
-    a short hypothesis that a better one would still have overtaken."""
+    a short hypothesis that a better one would still have overtaken. Without effect when sampling."""
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """An output can end before it is cut off."""
+        if self.min_new_tokens >= self.max_new_tokens:
+            remedy = f"use less than max_new_tokens, which is {self.max_new_tokens}"
+            yield broken("min_new_tokens", self.min_new_tokens, "leaves no room for the end token", remedy)
 
 
 class Safety(Model):
