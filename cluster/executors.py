@@ -229,6 +229,8 @@ def _run_pool(spec: Detoxify, execution: Execution) -> Outcome:
     rows = bulk.merged or bulk.manifest
     counts = [Summary(f"rows_{status}", float(count)) for status, count in bulk.counts.items()]
     summaries = [Summary("rows", float(bulk.rows)), *counts, Summary("rows_per_second", bulk.rows / seconds)]
+    if spec.samples > 1 or spec.keep is not None:
+        summaries += [Summary(f"candidates_{name}", float(count)) for name, count in bulk.candidates.items()]
     artifacts = {
         "rows": str(rows.relative_to(execution.output)),
         "manifest": str(bulk.manifest.relative_to(execution.output)),

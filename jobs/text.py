@@ -60,7 +60,12 @@ def is_same_text(one: str, other: str) -> bool:
 
     T5's tokenizers normalise to NFKC, so a model that copies "…" writes "...".
     """
-    return unicodedata.normalize("NFKC", one).split() == unicodedata.normalize("NFKC", other).split()
+    return words_of(one) == words_of(other)
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """What is the same in texts that ``is_same_text``."""
+    return tuple(unicodedata.normalize("NFKC", text).split())
 
 
 def _rewritten(text: str, outputs: Mapping[str, str]) -> str:

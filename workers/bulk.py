@@ -23,6 +23,7 @@ from workers.durable import SinkError
 from workers.manifest import (
     check_coverage,
     choose,
+    count_candidates,
     count_rows,
     delete_others,
     load_plan,
@@ -68,6 +69,8 @@ class BulkResult:
     """Rows by status."""
     manifest: Path
     merged: Path | None
+    candidates: Mapping[str, int]
+    """Rewrites that were kept, and candidates that were dropped by reason."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Bulk:
     input: RowInput
     rows: RowOutput
     queue: QueueSettings
+    num_rewrites: int = 1
+    """Of a row, at most."""
 
 
 class Crew(Protocol):
@@ -150,7 +155,7 @@ class _Drive:
                 self._crew.start()
                 plan = make_plan(source, self._rows_per_task())
                 save_plan(self._bulk.output, plan)
-            sink = Sink(self._bulk.output, plan.source, self._bulk.rows.format)
+            sink = Sink(self._bulk.output, plan.source, self._bulk.rows.format, num_rewrites=self._bulk.num_rewrites)
             parts = self._cover(plan, sink)
             grace_seconds = END_SECONDS
         except JobStopped:
@@ -274,13 +279,13 @@ class _Drive:
 
     def _finish(self, plan: Plan, sink: Sink, parts: Sequence[Part]) -> BulkResult:
         plan.source.check_unchanged()
-        manifest = write_manifest(self._bulk.output, plan, parts, epoch=self._bulk.epoch)
+        name = f"{Path(plan.source.path).stem}.detoxified.{sink.kind}" if self._bulk.rows.merge else None
+        manifest = write_manifest(self._bulk.output, plan, parts, epoch=self._bulk.epoch, merged=name)
         merged = None
-        if self._bulk.rows.merge:
-            name = f"{Path(plan.source.path).stem}.detoxified.{sink.kind}"
+        if name is not None:
             merged = merge(self._bulk.output, name, sink.header(), parts, epoch=self._bulk.epoch)
         delete_others(self._bulk.output, parts, generation=self._generation, epoch=self._bulk.epoch)
-        return BulkResult(plan.num_rows, count_rows(parts), manifest, merged)
+        return BulkResult(plan.num_rows, count_rows(parts), manifest, merged, count_candidates(parts))
 
     def _clean_up(self, grace_seconds: float) -> None:
         """End the workers and delete the keys, without waiting long for either."""

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from jobs.rewritten import describe_rows
 from workers.durable import replace_durably
 from workers.messages import Task
 from workers.sink import FOLDER, Part
@@ -96,6 +97,14 @@ def count_rows(parts: Iterable[Part]) -> Counter[str]:
     return counts
 
 
+def count_candidates(parts: Iterable[Part]) -> Counter[str]:
+    """Rewrites that were kept, and candidates that were dropped by reason."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.candidates)
+    return counts
+
+
 def check_coverage(plan: Plan, parts: Sequence[Part]) -> None:
     """See that the parts, in this order, are the rows of the plan, each once.
 
@@ -111,8 +120,8 @@ def check_coverage(plan: Plan, parts: Sequence[Part]) -> None:
         raise CoverageError(f"the committed parts end at row {row}, the plan at {plan.num_rows}")
 
 
-def write_manifest(output: Path, plan: Plan, parts: Sequence[Part], *, epoch: int) -> Path:
-    """Name the parts in row order.
+def write_manifest(output: Path, plan: Plan, parts: Sequence[Part], *, epoch: int, merged: str | None = None) -> Path:
+    """Name the parts in row order, and the merged file that there is or will be.
 
     Raises:
         SinkError: the disk is full or fails.
@@ -131,8 +140,10 @@ def write_manifest(output: Path, plan: Plan, parts: Sequence[Part], *, epoch: in
         "version": VERSION,
         "epoch": epoch,
         "input": plan.source.path,
+        **describe_rows(plan.source.text_column, merged),
         "num_rows": plan.num_rows,
         "counts": count_rows(parts),
+        "candidates": count_candidates(parts),
         "parts": named,
     }
     file = output / f"_manifest-a{epoch}.json"

@@ -80,7 +80,9 @@ def run_pool(
     queue = spec.queue
 
     def settings_of(name: str) -> WorkerSettings:
-        return WorkerSettings(run, name, redis_url, output, spec.rows.format, queue.task_time_limit_seconds)
+        return WorkerSettings(
+            run, name, redis_url, output, spec.rows.format, queue.task_time_limit_seconds, num_rewrites=spec.samples
+        )
 
     crew = RayCrew(
         asked,
@@ -89,7 +91,7 @@ def run_pool(
         lease_seconds=queue.lease_seconds,
         task_seconds=queue.task_time_limit_seconds,
     )
-    bulk = Bulk(run, epoch, output, spec.input, spec.rows, queue)
+    bulk = Bulk(run, epoch, output, spec.input, spec.rows, queue, num_rewrites=spec.samples)
     return run_bulk(
         bulk, crew, redis_url=redis_url, next_generation=next_generation, report=report, should_stop=should_stop
     )

@@ -15,15 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobs.rewritten import added_columns
 from workers.durable import sync_folder, write_durably
 from workers.messages import Task
 from workers.records import cell, encode_row
-from workers.source import ADDED_COLUMNS, Row, Source, SourceError
+from workers.source import Row, Source, SourceError
 
-VERSION = 1
+VERSION = 2
 """Of the sidecar."""
 FOLDER = "parts"
 QUARANTINED = "quarantined"
+KEPT = "kept"
 
 
 class Rewritten(Protocol):
@@ -41,6 +43,14 @@ class Rewritten(Protocol):
     def reason(self) -> str | None:
         """Why it was flagged or quarantined; holds no text of the comment."""
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Further rewrites, the better first."""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Why, for each candidate that is no rewrite of the row."""
+
 
 @dataclass(frozen=True)
 class Quarantined:
@@ -49,6 +59,8 @@ class Quarantined:
     reason: str
     text: None = None
     status: str = QUARANTINED
+    others: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,8 @@ class Part:
     """Rows by status."""
     reasons: Sequence[tuple[int, str, str]]
     """(row, status, reason) of every flagged and quarantined row."""
+    candidates: Mapping[str, int]
+    """Rewrites that the rows have, under ``KEPT``, and candidates that were dropped, under the reason."""
     num_bytes: int
     header_bytes: int
     """The header at the part's beginning, left out when parts are joined."""
@@ -86,13 +100,14 @@ class Part:
 class Sink:
     """Writes the parts of one run into ``output/parts``."""
 
-    def __init__(self, output: Path, source: Source, asked_format: str) -> None:
+    def __init__(self, output: Path, source: Source, asked_format: str, *, num_rewrites: int = 1) -> None:
         """Prepare the folder.
 
         Args:
             output: folder of the run.
             source: whose columns are kept.
             asked_format: ``csv``, ``tsv``, ``jsonl``, or ``input`` for the source's.
+            num_rewrites: columns for rewrites; a row may have fewer.
 
         Raises:
             SourceError: the columns can't be kept in that format.
@@ -101,6 +116,7 @@ class Sink:
         self.folder = output / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self._source = source
+        self._added = added_columns(num_rewrites)
         self._line_end = source.line_end if self.kind == source.kind else "\n"
         if self.kind == "jsonl" and len(set(source.columns)) < len(source.columns):
             twice = next(name for name in source.columns if source.columns.count(name) > 1)
@@ -110,7 +126,7 @@ class Sink:
         """The first line of a file in this format; nothing for JSONL."""
         if self.kind == "jsonl":
             return b""
-        return encode_row([*self._source.columns, *ADDED_COLUMNS], self.kind, self._line_end)
+        return encode_row([*self._source.columns, *self._added], self.kind, self._line_end)
 
     def write(
         self, task: Task, rows: Sequence[Row], outcomes: Sequence[Rewritten], *, generation: int, delivery: int
@@ -138,6 +154,7 @@ class Sink:
                 for row, outcome in zip(rows, outcomes, strict=True)
                 if outcome.reason is not None
             ],
+            candidates=_count_candidates(outcomes),
             num_bytes=len(data),
             header_bytes=len(header),
             sha256=hashlib.sha256(data).hexdigest(),
@@ -149,18 +166,28 @@ class Sink:
         return part
 
     def _line(self, row: Row, outcome: Rewritten) -> bytes:
-        text, status = outcome.text, str(outcome.status)
+        rewrites = (outcome.text, *outcome.others)
+        assert len(rewrites) < len(self._added), "a handler gives at most as many rewrites as it was asked for"
+        empty = (None,) * (len(self._added) - 1 - len(rewrites))
+        added = (*rewrites, *empty, str(outcome.status))
         if self.kind == "jsonl":
             values = row.values
             kept = values if isinstance(values, Mapping) else dict(zip(self._source.columns, values, strict=True))
-            added = dict(zip(ADDED_COLUMNS, (text, status), strict=True))
-            return encode_row({**kept, **added}, self.kind, self._line_end)
-        return encode_row([*self._cells(row), "" if text is None else text, status], self.kind, self._line_end)
+            return encode_row({**kept, **dict(zip(self._added, added, strict=True))}, self.kind, self._line_end)
+        return encode_row(
+            [*self._cells(row), *("" if item is None else item for item in added)], self.kind, self._line_end
+        )
 
     def _cells(self, row: Row) -> Iterable[str]:
         if isinstance(row.values, Mapping):
             return (cell(row.values.get(name)) for name in self._source.columns)
         return row.values
+
+
+def _count_candidates(outcomes: Sequence[Rewritten]) -> dict[str, int]:
+    counts = Counter(reason for outcome in outcomes for reason in outcome.dropped)
+    counts[KEPT] = sum((outcome.text is not None) + len(outcome.others) for outcome in outcomes)
+    return dict(counts)
 
 
 def part_name(first_row: int, last_row: int, generation: int, delivery: int, kind: str) -> str:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema.inference import RowInput
+from jobs.rewritten import is_added
 from workers.messages import Task
 from workers.records import FORMATS, Record, read_records
 
-ADDED_COLUMNS = ("detoxified", "distox_status")
-"""What the output has beside the columns of the input."""
 MAX_TASK_BYTES = 8_000_000
 """A range ends before it would be larger, so that a worker's memory doesn't depend on the length of comments."""
 _BOM = b"\xef\xbb\xbf"
@@ -248,6 +247,6 @@ def _check_columns(source: Source) -> None:
         raise SourceError(
             f"input.text_column = {source.text_column!r} is {how} among the columns of {source.path}: {names}"
         )
-    for name in ADDED_COLUMNS:
-        if name in source.columns:
+    for name in source.columns:
+        if is_added(name):
             raise SourceError(f"{where} has a column {name!r}, which the output adds; rename it (columns: {names})")

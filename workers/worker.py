@@ -62,6 +62,8 @@ class WorkerSettings:
     """Of the parts: ``csv``, ``tsv``, ``jsonl``, or ``input``."""
     task_seconds: float
     """Time limit of one task."""
+    num_rewrites: int = 1
+    """Columns for rewrites in the parts."""
     grace_seconds: float = 20.0
     """What a running task has left after ``drain``."""
 
@@ -203,7 +205,8 @@ class Worker:
         plan = load_plan(self._settings.output)
         assert plan is not None, "a queue is opened after its plan was saved"
         self._source = plan.source
-        self._sink = Sink(self._settings.output, plan.source, self._settings.format)
+        settings = self._settings
+        self._sink = Sink(settings.output, plan.source, settings.format, num_rewrites=settings.num_rewrites)
 
     def _hold(self, broker: Broker, lease: Lease) -> Answer:
         self._keeper.hold(lease)

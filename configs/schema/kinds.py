@@ -22,6 +22,7 @@ from configs.schema.inference import (
     Safety,
     System,
 )
+from configs.schema.keeping import Keep
 from configs.schema.models import ModelSource, StudentSource
 from configs.schema.references import broken_references, find_references, order_of
 from configs.schema.training import DistillationLoss, Training
@@ -161,13 +162,25 @@ class Detoxify(SpecBase):
     """window: as much of a comment at once as fits. sentence: each sentence by itself, for a model that was trained on
     single sentences."""
     decoding: Decoding = Decoding()
-    """Beam search."""
+    """Beam search, or sampling."""
+    samples: Annotated[int, Field(ge=1, le=64)] = 1
+    """Candidates for each comment: the beam's best, or with ``decoding.sampling`` as many samples. Those beyond the
+    first that differ, and are kept, become columns ``detoxified_2`` and so on."""
+    keep: Keep | None = None
+    """What a candidate must reach; every output that isn't flagged is kept when left out."""
     safety: Safety = Safety()
     """What must never come out."""
     engine: Engine = Engine()
     """What runs the model."""
     queue: QueueSettings = QueueSettings()
     """How the file is cut into tasks."""
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """A beam has no more candidates than hypotheses."""
+        if self.samples > self.decoding.num_beams and self.decoding.sampling is None:
+            remedy = f"set decoding.num_beams to {self.samples}, or add decoding.sampling: {{}}"
+            message = f"is more than the {self.decoding.num_beams} hypotheses of the beam"
+            yield broken("samples", self.samples, message, remedy)
 
 
 class Evaluate(SpecBase):
@@ -210,10 +223,22 @@ class Pipeline(SpecBase):
     """Name → spec of the step; where a path or name stands, ``${steps.NAME.OUTPUT}`` may stand."""
 
     def broken_rules(self) -> Iterator[InitErrorDetails]:
-        """Every reference names an output of another step, and no circle."""
+        """Every reference names an output of another step, and no circle; no gate judge scores."""
+        yield from self._gates_that_score()
         steps = {name: step.model_dump(mode="json") for name, step in self.steps.items()}
         for fault in broken_references(steps):
             yield broken(fault.field, fault.value or None, fault.message, fault.remedy)
+
+    def _gates_that_score(self) -> Iterator[InitErrorDetails]:
+        gates = {step.keep.gate: name for name, step in self.steps.items() if isinstance(step, Detoxify) and step.keep}
+        for name, step in self.steps.items():
+            if not isinstance(step, Evaluate) or step.judges.style not in gates:
+                continue
+            judges = step.judges
+            if not judges.allow_same_judge or judges.gate != judges.style:
+                message = f"is also the gate judge of the step {gates[judges.style]}"
+                remedy = "name another, or name it in judges.gate too and set allow_same_judge: true"
+                yield broken(f"steps.{name}.judges.style", judges.style, message, remedy)
 
     def predecessors(self) -> dict[str, set[str]]:
         """Step → the steps whose outputs it refers to."""

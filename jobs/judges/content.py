@@ -159,6 +159,11 @@ def load_content(name: str, texts: Sequence[str]) -> ContentJudge:
     return raw
 
 
+def has_published_baseline(name: str) -> bool:
+    """Whether the scores of this judge are the same whatever texts it was loaded with."""
+    return name == EMBEDDED or _published(name) is not None
+
+
 def measure_baseline(judge: ContentJudge, texts: Sequence[str], *, num_pairs: int, seed: int) -> float:
     """Mean F of random pairs of different texts, for a judge whose own baseline is 0.
 

@@ -23,6 +23,8 @@ class Outcome:
     text: str | None
     status: str = "rewritten"
     reason: str | None = None
+    others: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def upper(texts: Sequence[str]) -> list[Outcome]:

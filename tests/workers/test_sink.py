@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from configs.schema.inference import RowInput
+from jobs.rewritten import find_rows
 from tests.workers.conftest import read_csv, write_csv
 from tests.workers.handlers import Outcome, upper
 from workers.durable import SinkError
@@ -19,6 +22,7 @@ from workers.manifest import (
     CoverageError,
     check_coverage,
     choose,
+    count_candidates,
     delete_others,
     load_plan,
     merge,
@@ -190,6 +194,56 @@ def test_rows_keep_their_columns_in_another_format(tmp_path: Path, output: Path,
             "1|a||A|rewritten",
             f"|b|{more}||quarantined",
         ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_further_rewrites_have_columns_of_their_own_and_rows_with_fewer_leave_them_empty(
+    output: Path, plan: Plan, kind: str
+) -> None:
+    sink = Sink(output, plan.source, kind, num_rewrites=3)
+    task = next(plan.tasks())
+    rows = plan.source.read(task)
+    outcomes: list[Rewritten] = [
+        Outcome("a", others=("b", "c")),
+        Outcome("a", others=("b",), dropped=("style",)),
+        Outcome(None, "flagged", "no candidate kept", dropped=("copy", "style", "style")),
+        *[Quarantined("empty output")] * 5,
+    ]
+    part = sink.write(task, rows, outcomes, generation=1, delivery=1)
+    written = (sink.folder / part.file).read_text()
+    names = ["detoxified", "detoxified_2", "detoxified_3", "distox_status"]
+    if kind == "csv":
+        table = list(csv.DictReader(io.StringIO(written)))
+        empty: str | None = ""
+    else:
+        table, empty = [json.loads(line) for line in written.splitlines()], None
+    assert list(table[0]) == ["id", "comment", *names]
+    assert [[row[name] for name in names] for row in table[:4]] == [
+        ["a", "b", "c", "rewritten"],
+        ["a", "b", empty, "rewritten"],
+        [empty, empty, empty, "flagged"],
+        [empty, empty, empty, "quarantined"],
+    ]
+    assert part.candidates == {"kept": 5, "style": 3, "copy": 1}
+
+
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_the_manifest_says_where_the_rows_are_and_which_column_was_rewritten(
+    sink: Sink, plan: Plan, output: Path, is_merged: bool
+) -> None:
+    for task in plan.tasks():
+        write_part(sink, plan, task)
+    parts = choose(plan, read_parts(sink.folder))
+    name = "dump.detoxified.csv" if is_merged else None
+    rows = write_manifest(output, plan, parts, epoch=3, merged=name)
+    if name is not None:
+        rows = merge(output, name, sink.header(), parts, epoch=3)
+    found = find_rows(rows)
+    assert found is not None
+    assert found.text_column == "comment"
+    assert found.files == ((rows,) if is_merged else tuple(sink.folder / part.file for part in parts))
+    assert count_candidates(parts) == {"kept": len(TEXTS)}
+    assert find_rows(output / "other.csv") is None
 
 
 def test_columns_that_a_format_cant_hold_are_refused(tmp_path: Path, output: Path) -> None:

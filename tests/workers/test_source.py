@@ -198,6 +198,7 @@ def test_a_range_that_doesnt_hold_its_rows_is_refused(tmp_path: Path) -> None:
         ("other.jsonl", b'{"id": 1}\n{"text": "a"}\n', r"'comment' is not among the columns .*: id, text"),
         ("twice.csv", b"comment,comment\n1,a\n", "'comment' is twice among the columns"),
         ("again.csv", b"comment,detoxified\n1,a\n", "a column 'detoxified', which the output adds; rename it"),
+        ("more.csv", b"comment,detoxified_2\n1,a\n", "a column 'detoxified_2', which the output adds; rename it"),
         ("status.jsonl", b'{"comment": "a"}\n{"distox_status": 1}\n', "a column 'distox_status'"),
         ("folder.csv", "folder", "is a folder"),
     ],
