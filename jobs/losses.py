@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from jobs.divergences import Divergence, forward_kl
 
@@ -73,11 +74,6 @@ class LossSums(NamedTuple):
     """Positions whose most likely token is also the teacher's; 0 without a teacher."""
 
 
-def gather_labelled(states_BLD: torch.Tensor, labels_BL: torch.Tensor) -> torch.Tensor:
-    """The states at the positions whose label is not -100, row by row: (N, D)."""
-    return states_BLD[labels_BL != IGNORED_LABEL]
-
-
 def sum_losses(
     student: Projection,
     labels_N: torch.Tensor,
@@ -127,8 +123,8 @@ class _ChunkedLoss(torch.autograd.Function):
         chunk: int,
     ) -> tuple[torch.Tensor, ...]:
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_hidden_ND = torch.zeros_like(hidden_ND) if needs_grad else None
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_grad else None
+        grad_hidden_ND = torch.empty_like(hidden_ND) if needs_grad else None
+        grad_weight_VD: torch.Tensor | None = None
         totals = torch.zeros(4, dtype=torch.float32, device=hidden_ND.device)
         for start in range(0, labels_N.shape[0], chunk):
             part = slice(start, start + chunk)
@@ -136,11 +132,12 @@ class _ChunkedLoss(torch.autograd.Function):
             logits_CV = (hidden_CD @ weight_VD.T).float()
             teacher_CV = None if teacher is None else _project(teacher, part)
             grad_CV = _add_chunk(totals, logits_CV, labels_N[part], teacher_CV, distillation, needs_grad)
-            if grad_hidden_ND is not None and grad_weight_VD is not None and grad_CV is not None:
+            if grad_hidden_ND is not None and grad_CV is not None:
                 grad_CV = grad_CV.to(weight_VD.dtype)
                 grad_hidden_ND[part] = (grad_CV @ weight_VD) * scale
-                grad_weight_VD += grad_CV.T @ hidden_CD
-        if grad_hidden_ND is not None and grad_weight_VD is not None:
+                grad_weight_VD = _add_product(grad_weight_VD, grad_CV.T, hidden_CD)
+        if grad_hidden_ND is not None:
+            grad_weight_VD = torch.zeros_like(weight_VD) if grad_weight_VD is None else grad_weight_VD
             ctx.save_for_backward(grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype))
         ce, kd, num_correct, num_agreed = totals.unbind()
         num_positions = torch.full_like(ce, labels_N.shape[0])
@@ -150,11 +147,20 @@ class _ChunkedLoss(torch.autograd.Function):
         return sums
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         grad_hidden_ND, grad_weight_VD = ctx.saved_tensors
         factor = grads[0]
         assert factor is not None, "loss was used, so its gradient exists"
-        return grad_hidden_ND * factor, grad_weight_VD * factor, None, None, None, None, None
+        # In place: nobody else has them, and one of them is as large as the vocabulary's embedding.
+        return grad_hidden_ND.mul_(factor), grad_weight_VD.mul_(factor), None, None, None, None, None
+
+
+def _add_product(total: torch.Tensor | None, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``total + one @ other`` in fp32, without a second buffer of its size where the factors are fp32."""
+    if total is None:
+        return (one @ other).float()
+    return total.addmm_(one, other) if one.dtype == other.dtype == torch.float32 else total.add_(one @ other)
 
 
 def _project(side: Projection, part: slice) -> torch.Tensor:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import T5ForConditionalGeneration
 
-from jobs.losses import CROSS_ENTROPY, IGNORED_LABEL, Distillation, LossSums, Projection, gather_labelled, sum_losses
+from jobs.losses import CROSS_ENTROPY, IGNORED_LABEL, Distillation, LossSums, Projection, sum_losses
+from jobs.packing import last_states
 
 
 class Student(torch.nn.Module):
@@ -57,20 +58,6 @@ class _LossHead(torch.nn.Module):
     def forward(self, hidden_ND: torch.Tensor, labels_N: torch.Tensor, teacher: Projection | None) -> LossSums:
         own = Projection(hidden_ND, self.weight, self.scale)
         return sum_losses(own, labels_N, teacher=teacher, distillation=self.distillation)
-
-
-def last_states(
-    model: T5ForConditionalGeneration, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    """The decoder's states at the labelled positions, after the final norm, before scale and projection: (N, D)."""
-    encoded = model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    decoded = model.decoder(
-        input_ids=model.prepare_decoder_input_ids_from_labels(labels),
-        encoder_hidden_states=encoded,
-        encoder_attention_mask=attention_mask,
-        use_cache=False,
-    ).last_hidden_state
-    return gather_labelled(decoded, labels)
 
 
 def output_scale(model: T5ForConditionalGeneration) -> float:

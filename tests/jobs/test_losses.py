@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jobs.divergences import Divergence, forward_kl, jensen_shannon, reverse_kl
-from jobs.losses import IGNORED_LABEL, Distillation, LossSums, Projection, gather_labelled, sum_losses
+from jobs.losses import IGNORED_LABEL, Distillation, LossSums, Projection, sum_losses
 
 VOCABULARY = 37
 STUDENT_WIDTH, TEACHER_WIDTH = 12, 20
@@ -20,6 +20,11 @@ DIVERGENCES: dict[str, Divergence] = {
     "reverse_kl": reverse_kl,
     "jensen_shannon": partial(jensen_shannon, beta=BETA),
 }
+
+
+def labelled(states_BLD: torch.Tensor, labels_BL: torch.Tensor) -> torch.Tensor:
+    """The states at the positions that count, row by row: (N, D)."""
+    return states_BLD[labels_BL != IGNORED_LABEL]
 
 
 def make_case(
@@ -65,9 +70,9 @@ def fast_sums(
 ) -> LossSums:
     labels = case["labels"]
     return sum_losses(
-        Projection(gather_labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE),
+        Projection(labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE),
         labels[labels != IGNORED_LABEL],
-        teacher=Projection(gather_labelled(case["teacher_hidden"], labels), case["teacher_weight"], 1.0),
+        teacher=Projection(labelled(case["teacher_hidden"], labels), case["teacher_weight"], 1.0),
         distillation=Distillation(temperature, kd_weight, divergence),
         chunk_size=chunk,
     )
@@ -173,7 +178,7 @@ def test_equal_logits_have_exactly_no_divergence_at_any_temperature(name: str) -
     case |= {"teacher_hidden": case["hidden"], "teacher_weight": case["weight"]}
     labels = case["labels"]
     for temperature in (0.1, 1.0, 2.0, 1000.0):
-        same = Projection(gather_labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE)
+        same = Projection(labelled(case["hidden"], labels), case["weight"], STUDENT_SCALE)
         sums = sum_losses(
             same,
             labels[labels != IGNORED_LABEL],
@@ -206,8 +211,8 @@ def test_a_large_temperature_tends_to_half_the_variance_of_the_logit_difference(
     case = make_case([5, 8], 8)
     labels = case["labels"]
     difference = (
-        gather_labelled(case["teacher_hidden"], labels) @ case["teacher_weight"].T
-        - gather_labelled(case["hidden"] * STUDENT_SCALE, labels) @ case["weight"].T
+        labelled(case["teacher_hidden"], labels) @ case["teacher_weight"].T
+        - labelled(case["hidden"] * STUDENT_SCALE, labels) @ case["weight"].T
     )
     limit = difference.var(dim=-1, correction=0).sum() / 2
     narrow = {name: value.float() if value.is_floating_point() else value for name, value in case.items()}
@@ -227,8 +232,8 @@ def test_far_apart_logits_stay_finite(name: str) -> None:
 def test_the_sum_runs_over_the_vocabulary_and_the_mean_over_positions() -> None:
     case = make_case([5, 3], 8, dtype=torch.float32)
     labels = case["labels"]
-    ours = gather_labelled(case["hidden"] * STUDENT_SCALE, labels) @ case["weight"].T
-    theirs = gather_labelled(case["teacher_hidden"], labels) @ case["teacher_weight"].T
+    ours = labelled(case["hidden"] * STUDENT_SCALE, labels) @ case["weight"].T
+    theirs = labelled(case["teacher_hidden"], labels) @ case["teacher_weight"].T
     batchmean = torch.nn.functional.kl_div(
         torch.log_softmax(ours / 2, -1), torch.softmax(theirs / 2, -1), reduction="batchmean"
     )
