@@ -80,8 +80,11 @@ class Blocklist:
         """
         if not self.is_in(text):
             return text
-        while (spans := self._spans(text)) and (span := spans[0]):
-            text = f"{text[: span[0]].rstrip(' ')} {text[span[1] :].lstrip(' ')}"
+        while spans := self._spans(text):
+            span = spans[0]
+            before, after = text[: span[0]].rstrip(" "), text[span[1] :].lstrip(" ")
+            is_spaced = before[-1:].isspace() or after[:1].isspace()
+            text = before + after if is_spaced else f"{before} {after}"
         return text.strip(" ")
 
     def token_forms(self, tokenizer: Any) -> Mapping[str, frozenset[TokenSequence]]:

@@ -26,16 +26,25 @@ class ScriptedGenerator:
 
     def __init__(self, answer: Callable[[str], str | Generated], *, max_length: int = 6) -> None:
         self.asked: list[str] = []
+        self.blocked: list[tuple[str, tuple[str, ...]]] = []
         self._answer = answer
         self._max_length = max_length
 
     def generate(self, texts: Sequence[str]) -> list[str]:
         return [item.text for item in self.decode(texts)]
 
-    def decode(self, texts: Sequence[str]) -> list[Generated]:
+    def decode(self, texts: Sequence[str], *, blocklists: Sequence[Blocklist] | None = None) -> list[Generated]:
         self.asked += texts
+        self.blocked += [
+            (text, blocklist.phrases) for text, blocklist in zip(texts, blocklists or (), strict=blocklists is not None)
+        ]
         answers = [self._answer(text) for text in texts]
         return [answer if isinstance(answer, Generated) else Generated(answer) for answer in answers]
+
+    def candidates(
+        self, texts: Sequence[str], count: int, *, blocklists: Sequence[Blocklist] | None = None
+    ) -> list[tuple[Generated, ...]]:
+        return [(output,) * count for output in self.decode(texts, blocklists=blocklists)]
 
     def count_tokens(self, text: str) -> int:
         return len(text.split()) + 1
@@ -178,11 +187,28 @@ def test_an_endless_word_is_rewritten_in_pieces(copier: Path) -> None:
     assert outcome.status in {Status.REWRITTEN, Status.FLAGGED, Status.UNCHANGED}
 
 
-def test_no_blocked_phrase_comes_out_of_a_comment_that_holds_it(copier: Path) -> None:
+def test_a_phrase_may_come_out_of_a_comment_that_holds_it(copier: Path) -> None:
     safety = Safety(blocklist=("very silly", "plan"))
-    texts = [*toy.sentences(60), "you are very\nsilly now"]
+    texts = ["this plan is bad", "you are very\nsilly now"]
     outcomes = load(copier, max_length=48, safety=safety).rewrite(texts)
-    assert len(outcomes) == len(texts)
-    written = [" ".join((outcome.text or "").lower().split()) for outcome in outcomes]
-    assert sum("plan" in text for text in texts) > 5
-    assert not [text for text in written if "very silly" in text or "plan" in text]
+    assert [outcome.text for outcome in outcomes] == texts
+
+
+def test_what_a_comment_holds_in_one_segment_may_come_out_in_another() -> None:
+    detoxifier, _ = scripted(lambda text: "visit us" if text == "two" else text)
+    outcomes = detoxifier.rewrite(["Visit\ntwo", "one\ntwo"])
+    assert [outcome.text for outcome in outcomes] == ["Visit\nvisit us", "one\nus"]
+    assert [outcome.reason for outcome in outcomes] == [None, CENSORED]
+
+
+def test_a_segment_is_decoded_once_for_each_set_of_phrases_that_its_comments_lack() -> None:
+    detoxifier, generator = scripted(shout)
+    detoxifier.rewrite(["two", "one\ntwo", "visit\ntwo", "visit now\ntwo"])
+    without_visit = BLOCKED[:2]
+    assert generator.blocked == [
+        ("two", BLOCKED),
+        ("one", BLOCKED),
+        ("visit", without_visit),
+        ("two", without_visit),
+        ("visit now", without_visit),
+    ]

@@ -41,9 +41,14 @@ class Scripted:
     def generate(self, texts: Sequence[str]) -> list[str]:
         return [self._answer(text) for text in texts]
 
-    def decode(self, texts: Sequence[str]) -> list[Generated]:
+    def decode(self, texts: Sequence[str], *, blocklists: Sequence[Blocklist] | None = None) -> list[Generated]:
         self.calls.append(list(texts))
         return [Generated(text) for text in self.generate(texts)]
+
+    def candidates(
+        self, texts: Sequence[str], count: int, *, blocklists: Sequence[Blocklist] | None = None
+    ) -> list[tuple[Generated, ...]]:
+        return [(output,) * count for output in self.decode(texts, blocklists=blocklists)]
 
     def count_tokens(self, text: str) -> int:
         return len(text.split()) + 1
