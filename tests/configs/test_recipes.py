@@ -21,10 +21,11 @@ SMALL = Shape(hidden_size=512, layers=Layers(encoder=6, decoder=6), ffn_size=204
 
 @pytest.mark.parametrize("room", ["paradehate", "paradetox"])
 def test_each_data_set_has_a_spec_of_each_kind(room: str) -> None:
-    kinds = {name: load_spec(FOLDER / room / f"{name}.yaml").kind for name in (*SINGLE, "kd")}
-    assert kinds == {**dict(zip(SINGLE, SINGLE, strict=True)), "kd": "pipeline"}
+    kinds = {name: load_spec(FOLDER / room / f"{name}.yaml").kind for name in (*SINGLE, *PIPELINES)}
+    assert kinds == {**dict(zip(SINGLE, SINGLE, strict=True)), **dict.fromkeys(PIPELINES, "pipeline")}
 
 
+PIPELINES = ("kd", "sequence_kd")
 SINGLE = ("prepare", "finetune", "distill", "detoxify", "evaluate")
 
 
@@ -82,6 +83,29 @@ def test_the_pipeline_trains_and_scores_what_the_single_specs_do() -> None:
     )
     assert (scores.decoding, scores.safety) == (alone["evaluate"].decoding, alone["evaluate"].safety)
     assert {item.control for item in scores.systems.values() if item.control} == {"copy", "delete", "reference"}
+
+
+@pytest.mark.parametrize("room", ["paradehate", "paradetox"])
+def test_the_two_students_of_sequence_level_distillation_differ_in_nothing_but_what_joins(room: str) -> None:
+    pipeline = load_spec(FOLDER / room / "sequence_kd.yaml")
+    alone = load_spec(FOLDER / room / "kd.yaml")
+    assert isinstance(pipeline, Pipeline)
+    assert isinstance(alone, Pipeline)
+    student, control, augment = (pipeline.steps[name] for name in ("student", "student_without_extra", "augment"))
+    assert isinstance(student, Distill)
+    assert isinstance(augment, Detoxify)
+    assert student.dataset.extra is not None
+    assert student.dataset.extra.name == "${steps.augment.rows}"
+    without = student.dataset.model_copy(update={"extra": None})
+    assert student.model_copy(update={"dataset": without}) == control
+    assert augment.keep is not None
+    assert augment.keep.gate == "${steps.data.judges}"
+    for step in ("data", "teacher", "student"):
+        assert training_of(pipeline.steps[step]) == training_of(alone.steps[step])
+
+
+def training_of(step: object) -> object:
+    return step.training if isinstance(step, (Finetune, Distill)) else step
 
 
 @pytest.mark.parametrize("name", ["prepare", "finetune", "distill", "evaluate"])
