@@ -80,7 +80,9 @@ class ModelRecord:
     weights_sha256: str | None = None
     data: Data | None = None
     parent: Origin | None = None
-    """What the weights began as: the model that was trained on, or, for an export, the trained model."""
+    """What the training began with; None for random weights."""
+    exported_from: Origin | None = None
+    """The trained model that an export was made of."""
     teacher: Origin | None = None
     loss: Mapping[str, Any] | None = None
     """Settings of the distillation loss."""
@@ -269,7 +271,7 @@ def _parse(file: Path) -> ModelRecord:
                 f"{file}: a record of version {data['version']}, and this distox knows {VERSION}; train or export the "
                 "model again, or use the distox that made it"
             )
-        parts = {"data": Data, "parent": Origin, "teacher": Origin}
+        parts = {"data": Data, "parent": Origin, "teacher": Origin, "exported_from": Origin}
         known = {item.name for item in fields(ModelRecord)} & set(data)
         values = {name: data[name] for name in known}
         record = ModelRecord(

@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails
 from configs.schema.base import SpecBase, broken
 from configs.schema.data import SAMPLE, Dataset, JudgeTraining, SampleSize, TokenizerTraining
 from configs.schema.examples import EXAMPLES
+from configs.schema.export import Card, Gate
 from configs.schema.inference import (
     Bootstrap,
     Decoding,
@@ -127,7 +128,7 @@ class Distill(_Trains):
 
 
 class Export(SpecBase):
-    """Converts a trained model for the CTranslate2 engine."""
+    """Makes of a trained model what is published: a CTranslate2 model, a Transformers folder, a bundle for devices."""
 
     model_config = _with_example("export")
 
@@ -135,8 +136,54 @@ class Export(SpecBase):
     """export."""
     model: ModelSource
     """A trained model."""
+    format: Literal["ctranslate2", "transformers"] = "ctranslate2"
+    """ctranslate2: for the fast engine. transformers: weights as safetensors, tokenizer and generation settings."""
     quantization: Literal["int8", "int8_bfloat16", "bfloat16", "float16", "float32"] = "int8"
-    """How weights are stored and computed; int8 is the fastest on CPU."""
+    """How weights are stored and computed; int8 is the fastest on CPU. A Transformers folder takes float32, its
+    default, or bfloat16."""
+    prefix: Annotated[str | None, Field(examples=["detoxify: ", ""])] = None
+    """For a model that has no record of its training: the prefix that it was trained with."""
+    max_length: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """For a model that has no record of its training: its longest input in tokens."""
+    decoding: Decoding = Decoding()
+    """How the gate and the bundle decode; the generation settings of a Transformers folder."""
+    safety: Safety = Safety()
+    """What never comes out in the gate and in the bundle."""
+    segments: Literal["window", "sentence"] = "window"
+    """As in detoxify, for the gate and the bundle."""
+    gate: Gate | None = None
+    """What the export has to pass; nothing when left out."""
+    card: Card = Card()
+    """What the model card says."""
+    bundle: bool = False
+    """Also make ``bundle``, a folder, and ``bundle_zip``: model, tokenizer and one script that need only the packages
+    ctranslate2 and tokenizers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _transformers_stores_float32(cls, data: Any) -> Any:
+        """The default of ``quantization`` belongs to the default of ``format``."""
+        if isinstance(data, dict) and data.get("format") == "transformers":
+            return {"quantization": "float32", **data}
+        return data
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """A Transformers folder holds no whole numbers, a bundle holds a CTranslate2 model, nothing is drawn."""
+        if self.decoding.sampling is not None:
+            message = "writes something else each time, and an export is compared by what it writes"
+            yield broken("decoding.sampling", None, message, "remove it")
+        if self.format == "transformers":
+            if self.quantization == "float16":
+                message = "would be loaded as fp16, in which T5's activations overflow"
+                yield broken("quantization", self.quantization, message, "use bfloat16 or float32")
+            elif self.quantization not in {"float32", "bfloat16"}:
+                remedy = "use float32 or bfloat16, or format: ctranslate2"
+                yield broken("quantization", self.quantization, "is a type of CTranslate2", remedy)
+            if self.bundle:
+                yield broken("bundle", True, "runs a CTranslate2 model", "use format: ctranslate2, or remove it")
+        if self.card.system is not None and self.card.results is None:
+            message = "names a row of results, and there are none"
+            yield broken("card.system", self.card.system, message, "add card.results, or remove it")
 
 
 class Detoxify(SpecBase):

@@ -16,7 +16,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "prepare": ("dataset", "tokenizer", "judges", "dump"),
     "finetune": ("model",),
     "distill": ("model",),
-    "export": ("model",),
+    "export": ("model", "bundle", "bundle_zip"),
     "detoxify": ("rows",),
     "evaluate": ("scores",),
 }

@@ -93,10 +93,10 @@ def test_the_record_names_source_weights_precision_and_versions(trained: Path, t
     record = read_record(tmp_path / "model")
     assert record is not None
     assert record.export is not None
-    assert record.parent is not None
+    assert record.exported_from is not None
     assert record.export["quantization"] == "int8"
-    assert record.parent.name == str(trained)
-    assert record.parent.sha256 == sha256_of([trained / "model.safetensors"])
+    assert record.exported_from.name == str(trained)
+    assert record.exported_from.sha256 == sha256_of([trained / "model.safetensors"])
     assert record.weights_sha256 == sha256_of([tmp_path / "model" / "model.bin"])
     assert set(record.versions) == {"ctranslate2", "transformers", "tokenizers", "torch"}
     assert 0 < record.export["score_difference"] < 0.2

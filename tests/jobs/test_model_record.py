@@ -126,10 +126,21 @@ def test_an_export_remembers_all_that_its_model_does_and_where_it_came_from(stud
     ours, trained = read_record(tmp_path / "model"), read_record(student)
     assert ours is not None
     assert trained is not None
-    for name in ("kind", "prefix", "max_length", "parameters", "data", "teacher", "loss", "training", "figures"):
+    for name in (
+        "kind",
+        "prefix",
+        "max_length",
+        "parameters",
+        "data",
+        "parent",
+        "teacher",
+        "loss",
+        "training",
+        "figures",
+    ):
         assert getattr(ours, name) == getattr(trained, name)
-    assert ours.parent is not None
-    assert ours.parent.sha256 == trained.weights_sha256
+    assert ours.exported_from is not None
+    assert ours.exported_from.sha256 == trained.weights_sha256
     assert ours.weights_sha256 == sha256_of([tmp_path / "model" / "model.bin"])
 
 

@@ -1,0 +1,1 @@
+"""Bundles: an exported model with one script that needs only ctranslate2 and tokenizers."""
