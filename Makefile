@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-soak test-gpu bench-train lint lock clean
+.PHONY: quickstart test test-soak test-gpu bench-train bench-kd lint lock clean
 
 quickstart: $(READY)
 	$(BIN)/distox quickstart
@@ -20,6 +20,10 @@ test-gpu: $(READY)
 
 bench-train: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_train
+
+# About an hour; goes on where it was when it is run again.
+bench-kd: $(READY)
+	$(BIN)/python -m tests.benchmarks.bench_kd
 
 lint: $(READY)
 	$(BIN)/ruff check .
