@@ -14,16 +14,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
 from configs.schema.kinds import Detoxify
 from jobs.blocklist import Blocklist
 from jobs.generation import CENSORED, Generated, Generator, load_generator
-from jobs.keeping import CandidateFilter, Selection
 from jobs.model_record import input_form
 from jobs.text import Segment, is_same_text, join, segment
+
+if TYPE_CHECKING:
+    from jobs.keeping import CandidateFilter, Selection
 
 MAX_CHARACTERS = 100_000
 """Longer texts are quarantined: no comment is that long, and one would hold up a whole task."""
@@ -207,6 +209,9 @@ class Detoxifier:
 def _load_filter(spec: Detoxify, num_threads: int) -> CandidateFilter | None:
     if spec.samples == 1 and spec.keep is None:
         return None
+    # A worker that keeps what the model writes needs no judges, whose packages take a second to load.
+    from jobs.keeping import CandidateFilter
+
     torch.set_num_threads(num_threads)
     return CandidateFilter.load(spec.keep)
 
