@@ -37,7 +37,7 @@ def join_extra(splits: PairSplits, dataset: Dataset) -> PairSplits:
 
     - ``extra_rows``: rows of the file;
     - ``extra_unusable``: without comment or rewrite, or flagged or quarantined by ``detoxify``;
-    - ``extra_duplicates``: of a comment that a row before had;
+    - ``extra_duplicates``: of a comment that a row before had, left out;
     - ``extra_in_test``, ``extra_in_validation``: of a comment that stands there, left out;
     - ``extra_in_train``: of a comment that train has; ``known_sources`` says what is done with them;
     - ``extra_targets``: (comment, rewrite) pairs, that is rows to train on, that came from the file.

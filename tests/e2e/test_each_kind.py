@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from cluster.runs import Run, State
+from configs.schema.kinds import Distill
 from tests.live_stack import ROOT, LiveStack, live_stack
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
@@ -302,3 +304,87 @@ def test_a_pipeline_takes_a_table_all_the_way_to_rewritten_rows(stack: LiveStack
     assert set(steps) == {"data", "teacher", "small", "dump"}
     assert {step.state for step in steps.values()} == {State.SUCCEEDED}
     assert len(read_table(stack.artifact(steps["dump"], "rows"))) == NUM_DUMP_ROWS
+
+
+REWRITES = ("detoxified", "detoxified_2", "detoxified_3")
+
+
+@pytest.fixture(scope="module")
+def pool(stack: LiveStack, prepared: Run, pairs_file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Comments that the dataset lacks, each twice, and some of test and train, those of test disguised."""
+    known = {name: sources_of(stack, prepared, name) for name in ("train", "validation", "test")}
+    every = {plain(source) for sources in known.values() for source in sources}
+    new = {
+        plain(row["toxic"]): row["toxic"] for row in read_table(ROOT / pairs_file) if plain(row["toxic"]) not in every
+    }
+    chosen = list(new.values())[:40]
+    assert len(chosen) == 40
+    groups = {"new": chosen, "test": [f'"{text.upper()}"' for text in known["test"]], "train": known["train"][:20]}
+    file = tmp_path_factory.mktemp("pool") / "pool.csv"
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["kind", "comment"])
+        for kind, texts in {**groups, "again": chosen}.items():
+            writer.writerows([kind, text] for text in texts)
+    return file
+
+
+def sources_of(stack: LiveStack, prepared: Run, split: str) -> list[str]:
+    lines = (stack.artifact(prepared, "dataset") / f"{split}.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line)["source"] for line in lines]
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def test_what_a_teacher_wrote_and_the_gate_kept_joins_the_students_rows_and_nothing_of_test_does(
+    stack: LiveStack, prepared: Run, teacher: Run, dataset: dict[str, Any], made: dict[str, Any], pool: Path
+) -> None:
+    model = {"name": str(stack.artifact(teacher, "model"))}
+    augment = {
+        "kind": "detoxify",
+        "model": model,
+        "input": {"path": str(pool), "text_column": "comment"},
+        "decoding": {"sampling": {"temperature": 0.7}, "max_new_tokens": 24},
+        "samples": 3,
+        "keep": {"gate": str(stack.artifact(prepared, "judges")), "style": 0.3, "content": 0.0},
+    }
+    student = {
+        "kind": "distill",
+        "dataset": {**dataset, "extra": "${steps.augment.rows}"},
+        "teacher_model": model,
+        "student_model": made,
+        "training": {**TRAINING, "max_steps": 3},
+    }
+    run = finish(stack, {"kind": "pipeline", "steps": {"augment": augment, "student": student}})
+    steps = {step.step: step for step in stack.store.list(parent=run.id)}
+    figures = {
+        name: {item.metric: item.value for item in stack.store.summaries(step.id)} for name, step in steps.items()
+    }
+    with stack.artifact(steps["augment"], "rows").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["kind", "comment", *REWRITES, "distox_status"]
+    kept = [[row[name] for name in REWRITES if row[name]] for row in rows]
+    assert figures["augment"]["candidates_kept"] == sum(map(len, kept))
+    counts = [value for name, value in figures["augment"].items() if name.startswith("candidates_")]
+    assert sum(counts) == 3 * len(rows), "every candidate is accounted for"
+
+    joined: dict[str, int] = {}
+    for row, texts in zip(rows, kept, strict=True):
+        if row["kind"] in ("new", "again") and texts:
+            joined.setdefault(row["comment"], len(texts))
+    leaks = sum(row["kind"] == "test" and bool(texts) for row, texts in zip(rows, kept, strict=True))
+    assert len(joined) > 5
+    assert leaks > 0, "without any, none could show"
+    before = {item.metric: item.value for item in stack.store.summaries(teacher.id)}["train_rows"]
+    assert figures["student"]["train_rows"] == before + sum(joined.values())
+    assert figures["student"]["extra_in_test"] == leaks
+
+    from jobs.data import load_pairs
+
+    spec = steps["student"].load_spec()
+    assert isinstance(spec, Distill)
+    trained_on = {plain(pair.source) for pair in load_pairs(spec.dataset).train}
+    assert {plain(source) for source in joined} <= trained_on
+    assert trained_on.isdisjoint(plain(source) for source in sources_of(stack, prepared, "test"))
