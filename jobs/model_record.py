@@ -21,15 +21,14 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from configs.schema.data import RECIPE_MAX_LENGTH, RECIPE_PREFIX, Dataset
 from configs.schema.models import ModelSource, StudentSource
 from configs.schema.training import DistillationLoss, Training
-from jobs.data import PairSplits
 from jobs.digests import weights_sha256
 from jobs.hub import is_hub_reachable
 from jobs.models import LoadedModel, count_parameters
+from jobs.pairs import PREPARED_FILE, SPLITS, PairSplits
 
 RECORD = "distox.json"
 """The file in the model's folder."""
 VERSION = 1
-SPLITS = ("train", "validation", "test")
 PACKAGES = ("torch", "transformers", "tokenizers", "ctranslate2")
 """Whose versions decide what comes out."""
 
@@ -61,10 +60,14 @@ class Data:
     """Hub name or file; of a prepared folder, what it was prepared from."""
     split_seed: int
     split_sha256: str
-    """Over all pairs of all splits: the same digest means the same test split."""
+    """Over all pairs and the split that each is in."""
+    test_sha256: str
+    """Over the test split: models with the same digest can be compared on it."""
     num_train: int
     num_validation: int
     num_test: int
+    extra: Mapping[str, int] = field(default_factory=dict)
+    """What became of the rows of ``dataset.extra``; empty where there were none."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +187,14 @@ def training_record(
 def data_of(dataset: Dataset, splits: PairSplits) -> Data:
     """What a record says of the data."""
     return Data(
-        _origin_name(dataset.name),
-        dataset.split.seed,
-        split_sha256(splits),
-        *(len(getattr(splits, name)) for name in SPLITS),
+        name=_origin_name(dataset.name),
+        split_seed=dataset.split.seed,
+        split_sha256=split_sha256(splits),
+        test_sha256=split_sha256(PairSplits((), (), splits.test)),
+        num_train=len(splits.train),
+        num_validation=len(splits.validation),
+        num_test=len(splits.test),
+        extra=dict(splits.extra),
     )
 
 
@@ -302,7 +309,7 @@ def _from_hub(name: str) -> Path | None:
 
 def _origin_name(name: str) -> str:
     try:
-        about = json.loads((Path(name) / "dataset.json").read_text("utf-8"))
+        about = json.loads((Path(name) / PREPARED_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return name
     return str(about.get("origin") or name) if isinstance(about, dict) else name

@@ -69,14 +69,14 @@ def detoxify(
             {
                 "kind": "detoxify",
                 "name": file.stem[:100],
-                "model": {"name": _model(client, model)},
+                "model": {"name": model_name(client, model)},
                 "input": {"path": str(file.absolute()), "text_column": text_column},
                 "resources": {"num_workers": workers},
             },
             source="distox detoxify",
         )
         if print_spec:
-            _print(spec)
+            print_spec_of(spec)
             return
         run = submit_and_follow(client, spec, follow=follow, as_json=as_json)
         if not follow:
@@ -95,7 +95,7 @@ def _outcomes(client: Client, run_id: str) -> str:
     return f"{figures.get('rows', 0.0):,.0f} rows: {words or 'none'}{look}"
 
 
-def _model(client: Client, given: str | None) -> str:
+def model_name(client: Client, given: str | None) -> str:
     """What the spec names: a folder that exists, or a reference to a run's model."""
     if given is None:
         run = _newest_export(client)
@@ -116,7 +116,7 @@ def _newest_export(client: Client) -> RunView:
     return run
 
 
-def _print(spec: AnySpec) -> None:
+def print_spec_of(spec: AnySpec) -> None:
     """As YAML, without what the defaults say."""
     import yaml
 

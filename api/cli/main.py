@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from api.cli import checks, detoxify, keys, quickstart, results, runs, stack
+from api.cli import checks, detoxify, export, keys, quickstart, results, runs, stack
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong spec or usage, 3 nothing answers, 130 cancelled or interrupted."
 
@@ -37,7 +37,7 @@ def distox() -> None:
     """
 
 
-for module in (quickstart, stack, checks, runs, detoxify, results, keys):
+for module in (quickstart, stack, checks, runs, detoxify, export, results, keys):
     module.register(app)
 
 if __name__ == "__main__":

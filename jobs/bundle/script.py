@@ -158,7 +158,7 @@ class Detoxifier:
             for phrase in row.blocklist.written_in(self._text(tokens)):
                 row.suppressed |= self._forms[phrase]
             windows = row.blocklist.windows(self._ids(tokens), self._tokenizer.decode)
-            row.suppressed |= {tuple(map(self._tokenizer.id_to_token, window)) for window in windows}
+            row.suppressed |= {tuple(self._tokenizer.id_to_token(number) or "" for number in ids) for ids in windows}
         return row.suppressed != before
 
     def _finish(self, row: Row) -> tuple[str, str | None]:

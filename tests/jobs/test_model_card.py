@@ -127,7 +127,7 @@ def test_hub_names_of_base_model_and_data_are_in_the_metadata(student: Path, tmp
     model.mkdir()
     for file in student.iterdir():
         (model / file.name).write_bytes(file.read_bytes())
-    data = Data("ScaDSAI/ParaDeHate", 42, "0" * 64, 10, 2, 3)
+    data = Data("ScaDSAI/ParaDeHate", 42, "0" * 64, "1" * 64, 10, 2, 3)
     write_record(
         model,
         ModelRecord(kind="distill", prefix="x: ", max_length=32, data=data, parent=Origin("google-t5/t5-small")),

@@ -75,6 +75,7 @@ def test_a_trained_model_remembers_how_text_was_given_to_it_and_on_what_it_was_t
         len(part) for part in (splits.train, splits.validation, splits.test)
     )
     assert record.data.split_sha256 == split_sha256(splits)
+    assert record.data.test_sha256 == split_sha256(PairSplits((), (), splits.test))
     assert record.parent is None, "it was made on the spot"
     assert record.training is not None
     assert record.training["max_steps"] == 4
