@@ -38,6 +38,9 @@ SHARED_FOLDER = "rows"
 CHECKPOINTS_FOLDER = "checkpoints"
 """Beside the attempts' folders: a later attempt of a training goes on from what an earlier one saved."""
 
+CACHE_FOLDER = "cache"
+"""In the storage, for all runs: what is costly to make and safe to delete, such as a teacher's states."""
+
 
 class AttemptError(RuntimeError):
     """The attempt can't begin: settings, store or command line; nothing was recorded."""
@@ -122,6 +125,7 @@ def _execute(settings: Settings, store: Store, run: Run, epoch: int, output: Pat
         output=str(output),
         num_threads=ask_of(run.spec).cpus,
         checkpoints=str(output.parent / CHECKPOINTS_FOLDER) if isinstance(spec, Finetune | Distill) else None,
+        cache=None if "://" in settings.storage_url else str(Path(settings.storage_url) / CACHE_FOLDER),
     )
     execution = Execution(assignment, pulse, lambda: store.next_generation(run.id, epoch), settings.redis_url)
     return execute(spec, execution)

@@ -71,6 +71,8 @@ class Assignment:
     num_threads: int
     checkpoints: str | None = None
     """A folder that the attempts of a training share."""
+    cache: str | None = None
+    """A folder that all runs of the storage share."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as Ray Train passes it on."""
@@ -114,6 +116,7 @@ def run_job(assignment: Assignment) -> dict[str, Any]:
                 pulse.should_stop,
                 assignment.num_threads,
                 checkpoints=None if assignment.checkpoints is None else Path(assignment.checkpoints),
+                cache=None if assignment.cache is None else Path(assignment.cache),
                 epoch=assignment.epoch,
             )
             return _run(assignment.spec, context).as_dict()

@@ -152,7 +152,8 @@ def _settle_unions(items: list[_Item]) -> Iterator[_Item]:
         elif same := together.pop(place.union, []):
             deeper = [(other, error) for other, error in same if other.field != place.union]
             meant = deeper or [(other, error) for other, error in same if not str(error["type"]).endswith("_type")]
-            yield from meant or [(place, {**item, "type": "union_type"})]
+            is_switch = any(error["type"] == "bool_type" for _, error in same)
+            yield from meant or [(place, {**item, "type": "switch_type" if is_switch else "union_type"})]
 
 
 def _fault(place: _Place, item: Mapping[str, Any], source: str) -> Fault:
@@ -192,6 +193,7 @@ _MESSAGES = {
     "missing": "is missing",
     "extra_forbidden": "is no key of a spec here",
     "union_type": "is neither text nor a list of texts",
+    "switch_type": "is neither true, false, nor keys and values",
     "literal_error": "is none of the values that it may have",
     "finite_number": "is no finite number",
     "int_type": "is no whole number",
@@ -225,6 +227,7 @@ _REMEDIES = {
     "tuple_type": "write a list",
     "too_short": "write at least one",
     "union_type": "write the name of one column, or a list of them",
+    "switch_type": "write true or false, or keys and values",
     "finite_number": "write a number",
 }
 

@@ -32,6 +32,9 @@ class JobContext:
     """CPU threads the job may use."""
     checkpoints: Path | None = None
     """A folder that the attempts of a run share, for a training to be taken up from; None: nothing is kept."""
+    cache: Path | None = None
+    """A folder that all runs of a storage share, for what is costly to make and safe to lose; None: nothing outlives
+    the run."""
     epoch: int = 1
     """The attempt's number, so that two attempts never write the same checkpoint."""
 

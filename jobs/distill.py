@@ -21,4 +21,5 @@ def run(spec: Distill, context: JobContext) -> JobResult:
         context,
         teacher_source=spec.teacher_model,
         loss=spec.loss,
+        teacher_cache=spec.cache_of_teacher,
     )

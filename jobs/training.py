@@ -10,35 +10,38 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Seq2SeqTrainingArguments, T5ForConditionalGeneration, set_seed
+from transformers import T5ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from configs.schema.data import Dataset
-from configs.schema.models import ModelSource, StudentSource
-from configs.schema.training import DistillationLoss, Training
+from configs.schema.models import ModelSource
+from configs.schema.training import DistillationLoss, TeacherCache, Training
+from jobs.arguments import check_precision, make_arguments
 from jobs.batches import Cut, MicroBatches, cut_evenly, plan_steps, steps_per_epoch
-from jobs.collation import Batch, EncodedPairs, VocabularyMismatch, check_vocabularies, collate, encode_pairs, pad
+from jobs.collation import Batch, EncodedPairs, collate, pad
 from jobs.context import JobContext, JobResult, Summary
-from jobs.data import DataError, PairSplits, load_pairs
+from jobs.data import DataError
 from jobs.divergences import Divergence, forward_kl, jensen_shannon, reverse_kl
 from jobs.kernel_build import build_kernel
 from jobs.losses import CROSS_ENTROPY, Distillation
+from jobs.material import Material, load_material
 from jobs.model_record import ModelRecord, training_record, write_record
-from jobs.models import LoadedModel, count_parameters, load_model
-from jobs.ranks import rank, wait_for_ranks, world_size
+from jobs.models import LoadedModel, count_parameters
+from jobs.ranks import from_rank_0, rank, wait_for_ranks, world_size
 from jobs.resumption import Checkpointer, plan_of, take_up
 from jobs.schedule import Phases
 from jobs.selection import Selection
 from jobs.sharding import check_deepspeed, gather_weights, join_alone, load_deepspeed_config
-from jobs.shrinking import shrink
 from jobs.student import Student
-from jobs.teacher import Teacher
+from jobs.teacher import Recording, Teacher, fingerprint, keep_states
+from jobs.teacher_cache import StateCache
 from jobs.trainer import PairTrainer, Rhythm, TrainingDiverged
 from jobs.warmup import CopyTask
 
@@ -46,18 +49,9 @@ logger = logging.getLogger(__name__)
 
 MODEL = "model"
 """The artifact's name, and its folder in the output."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """Everything a training is made of, loaded and checked."""
-
-    student: LoadedModel
-    teacher: LoadedModel | None
-    train: EncodedPairs
-    validation: EncodedPairs
-    prefix: str
-    splits: PairSplits = field(default_factory=partial(PairSplits, (), (), ()))
+TEACHER_CACHE = "teacher-cache"
+"""The folder of teachers' states: one folder for each teacher in it."""
+CACHE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def train_on_pairs(
@@ -68,8 +62,11 @@ def train_on_pairs(
     *,
     teacher_source: ModelSource | None = None,
     loss: DistillationLoss | None = None,
+    teacher_cache: TeacherCache | None = None,
 ) -> JobResult:
     """Train, evaluate, save. With a teacher the loss is ``loss``, without one it is cross-entropy.
+
+    With ``teacher_cache`` the teacher's states are kept, and the teacher is gone before the first step.
 
     Raises:
         ValueError: a dataset, a model, or a setting that can't be used here; named in the message.
@@ -77,6 +74,7 @@ def train_on_pairs(
         JobStopped: ``context.should_stop`` said so.
     """
     began = time.monotonic()
+    check_precision(training)
     deepspeed = _start_deepspeed(training.deepspeed)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(context.num_threads)
@@ -84,7 +82,9 @@ def train_on_pairs(
     # Counted here: ZeRO-3 leaves every rank with shards.
     num_parameters = count_parameters(material.student.model)
     record = _record(material, dataset, source, training, teacher_source, loss) if rank() == 0 else None
-    trainer = make_trainer(material, training, context, deepspeed=deepspeed, loss=loss)
+    trainer = make_trainer(material, training, context, deepspeed=deepspeed, loss=loss, teacher_cache=teacher_cache)
+    # A teacher whose states are kept was let go by its trainer; nobody else holds it from here on.
+    material = replace(material, teacher=None)
     if rank() == 0:
         logger.info("training starts: %d rows, %d steps", len(material.train), trainer.phases.num_steps)
     trainer.train()
@@ -96,8 +96,8 @@ def train_on_pairs(
         figures = {**trainer.evaluations[trainer.best_step], "best_step": float(trainer.best_step)}
     save_model(material.student, context.output / MODEL, weights=best, sharded=deepspeed is not None)
     wait_for_ranks()
-    if rank() == 0 and context.checkpoints is None:
-        shutil.rmtree(_own_checkpoints(context), ignore_errors=True)
+    if rank() == 0:
+        _remove_own(context)
     final = {
         **figures,
         "parameters": float(num_parameters),
@@ -108,36 +108,6 @@ def train_on_pairs(
     if record is not None:
         write_record(context.output / MODEL, replace(record, figures=final))
     return JobResult({MODEL: MODEL}, tuple(Summary(name, value) for name, value in final.items()))
-
-
-def load_material(
-    dataset: Dataset, source: ModelSource, training: Training, *, teacher_source: ModelSource | None = None
-) -> Material:
-    """Load and tokenize, the teacher whole and before the student. Sets all seeds.
-
-    Raises:
-        ValueError: nothing to train on, a model that can't be had, or two vocabularies.
-    """
-    splits = load_pairs(dataset)
-    if not splits.train:
-        raise DataError(f"dataset {dataset.name!r} has no row to train on; lower split.test or validation")
-    teacher = None if teacher_source is None else load_model(teacher_source)
-    set_seed(training.seed)
-    student = _load_student(source, teacher)
-    if teacher is not None:
-        _check_fit(student, teacher)
-    encode = partial(
-        encode_pairs,
-        tokenizer=student.tokenizer,
-        prefix=dataset.prefix,
-        max_length=dataset.max_length,
-        teacher_tokenizer=None if teacher is None else teacher.tokenizer,
-    )
-    train = encode(splits.train)
-    validation = encode(splits.validation, first_number=len(train))
-    if training.pad_to == "max_length":
-        train, validation = (replace(rows, padded_to=dataset.max_length) for rows in (train, validation))
-    return Material(student, teacher, train, validation, dataset.prefix, splits)
 
 
 def _record(
@@ -160,23 +130,6 @@ def _record(
     )
 
 
-def _load_student(source: ModelSource, teacher: LoadedModel | None) -> LoadedModel:
-    if isinstance(source, StudentSource) and source.from_teacher is not None:
-        assert teacher is not None, "only distill has a student"
-        return shrink(teacher, source.from_teacher)
-    return load_model(source)
-
-
-def _check_fit(student: LoadedModel, teacher: LoadedModel) -> None:
-    check_vocabularies(student.tokenizer, teacher.tokenizer)
-    ours, theirs = student.model.config.vocab_size, teacher.model.config.vocab_size
-    if ours != theirs:
-        raise VocabularyMismatch(
-            f"the teacher has {theirs} embedding rows and the student {ours}; set student_model.init.vocab_size to "
-            f"{theirs}, or name a student of that size"
-        )
-
-
 def make_trainer(
     material: Material,
     training: Training,
@@ -184,15 +137,20 @@ def make_trainer(
     *,
     deepspeed: dict[str, Any] | None = None,
     loss: DistillationLoss | None = None,
+    teacher_cache: TeacherCache | None = None,
 ) -> PairTrainer:
     """The trainer of this rank, ready to ``train()``."""
-    arguments = _make_arguments(training, context.output, deepspeed)
+    arguments = make_arguments(training, context.output, deepspeed)
     cut = Cut(training.batch_size, training.grad_accumulation, world_size(), rank())
     phases = make_phases(training, num_rows=len(material.train), rows_per_step=cut.rows_per_step)
     teacher = None
     if material.teacher is not None:
+        key = _name_teacher(material.teacher) if teacher_cache is not None else ""
         dtype = torch.bfloat16 if arguments.bf16 else torch.float32
         teacher = Teacher(material.teacher.model).to(arguments.device, dtype)
+        if teacher_cache is not None:
+            steps = _plan_rows(material, training, phases, cut)
+            _record_states(teacher, key, teacher_cache, material, steps, context)
     if training.dropout is not None:
         _set_dropout(material.student.model, training.dropout)
     selection = _selection(training, material)
@@ -226,9 +184,50 @@ def make_trainer(
     )
 
 
+def _name_teacher(teacher: LoadedModel) -> str:
+    name = from_rank_0(fingerprint(teacher.model) if rank() == 0 else None)
+    assert name is not None, "rank 0 gives a name"
+    return name
+
+
+def _record_states(
+    teacher: Teacher,
+    key: str,
+    settings: TeacherCache,
+    material: Material,
+    steps: Sequence[Sequence[int]],
+    context: JobContext,
+) -> None:
+    """Keep the states of all rows that this training will see."""
+    root = Path(settings.folder).expanduser() if settings.folder is not None else context.cache
+    train, validation = material.train, material.validation
+    rows = {train.first_number + row: train.teacher[row] for step in steps for row in step}
+    rows |= {validation.first_number + number: row for number, row in enumerate(validation.teacher)}
+    keep_states(
+        teacher,
+        rows,
+        StateCache((_own_cache(context) if root is None else root / TEACHER_CACHE) / key),
+        Recording(material.prefix, material.max_length, CACHE_DTYPES[settings.dtype]),
+        report=context.report,
+        should_stop=context.should_stop,
+    )
+
+
+def _own_cache(context: JobContext) -> Path:
+    """Where teacher states are when nothing outlives the run; gone at the end."""
+    return context.output / TEACHER_CACHE
+
+
 def _own_checkpoints(context: JobContext) -> Path:
     """Where those of the best model are when nobody gave a folder for them; gone at the end."""
     return context.output / "checkpoints"
+
+
+def _remove_own(context: JobContext) -> None:
+    if context.checkpoints is None:
+        shutil.rmtree(_own_checkpoints(context), ignore_errors=True)
+    if context.cache is None:
+        shutil.rmtree(_own_cache(context), ignore_errors=True)
 
 
 def _selection(training: Training, material: Material) -> Selection | None:
@@ -302,38 +301,6 @@ def _start_deepspeed(name: str | None) -> dict[str, Any] | None:
     return config
 
 
-def _make_arguments(training: Training, output: Path, deepspeed: dict[str, Any] | None) -> Seq2SeqTrainingArguments:
-    has_gpu = torch.cuda.is_available()
-    has_bf16 = training.precision == "bf16" or (
-        training.precision == "auto" and has_gpu and torch.cuda.is_bf16_supported()
-    )
-    return Seq2SeqTrainingArguments(
-        output_dir=str(output),
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.grad_accumulation,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        num_train_epochs=1,
-        optim="adamw_torch_fused",
-        bf16=has_bf16,
-        use_cpu=not has_gpu,
-        ddp_backend=("nccl" if has_gpu else "gloo") if world_size() > 1 else None,
-        seed=training.seed,
-        deepspeed=deepspeed,
-        disable_tqdm=True,
-        report_to="none",
-        logging_strategy="no",
-        eval_strategy="no",
-        save_strategy="no",
-        logging_nan_inf_filter=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=has_gpu,
-        remove_unused_columns=False,
-        log_level="warning",
-    )
-
-
 def _plan_training(
     material: Material, training: Training, phases: Phases, cut: Cut, *, first_step: int
 ) -> MicroBatches:
@@ -346,10 +313,15 @@ def _plan_training(
             makers += [
                 partial(_copy_batch, task, step, index, copy_cut, training.seed) for index in range(cut.accumulation)
             ]
-    lengths = [row.length for row in material.train.student]
-    for rows in plan_steps(lengths, cut.rows_per_step, phases.pair_steps, seed=training.seed):
+    for rows in _plan_rows(material, training, phases, cut):
         makers += [partial(collate, part, material.train) for part in cut.micro_batches(rows)]
     return MicroBatches(makers[first_step * cut.accumulation :])
+
+
+def _plan_rows(material: Material, training: Training, phases: Phases, cut: Cut) -> list[list[int]]:
+    """The rows of each step on pairs."""
+    lengths = [row.length for row in material.train.student]
+    return plan_steps(lengths, cut.rows_per_step, phases.pair_steps, seed=training.seed)
 
 
 def _copy_batch(task: CopyTask, step: int, index: int, cut: Cut, seed: int) -> Batch:

@@ -26,7 +26,7 @@ from configs.schema.inference import (
 from configs.schema.keeping import Keep
 from configs.schema.models import ModelSource, StudentSource
 from configs.schema.references import broken_references, find_references, order_of
-from configs.schema.training import DistillationLoss, Training
+from configs.schema.training import DistillationLoss, TeacherCache, Training
 
 
 def _with_example(kind: str) -> ConfigDict:
@@ -119,6 +119,14 @@ class Distill(_Trains):
     """What is trained."""
     loss: DistillationLoss = DistillationLoss()
     """How much the teacher counts."""
+    teacher_cache: bool | TeacherCache = False
+    """Run the teacher once for each row, before the training, and keep its states on disk: later epochs, and later runs
+    with this teacher, take them from there. true for the defaults; the teacher runs in every epoch when left out."""
+
+    @property
+    def cache_of_teacher(self) -> TeacherCache | None:
+        """How the teacher's states are kept; None where they aren't."""
+        return TeacherCache() if self.teacher_cache is True else self.teacher_cache or None
 
     def broken_rules(self) -> Iterator[InitErrorDetails]:
         """A teacher knows something."""

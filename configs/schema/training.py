@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from pydantic_core import InitErrorDetails
 
 from configs.schema.base import (
+    FilePath,
     HoldsPath,
     Model,
     NonNegativeFloat,
@@ -25,7 +26,8 @@ ZERO_STAGES = ("zero1", "zero2", "zero3")
 
 FP16_REASON = (
     "T5 overflows in fp16 (activations of its feed-forward layers pass 65,504) and the loss becomes NaN",
-    "use precision: auto (bf16 where the hardware has it, else fp32) or precision: bf16",
+    "use precision: auto (bf16 where the hardware has it, else fp32) or precision: bf16; to try it all the same, set "
+    "precision: fp16 and allow_fp16: true",
 )
 """Why fp16 is refused, and what to use."""
 
@@ -42,6 +44,15 @@ class DistillationLoss(Model):
     against their mixture."""
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """jensen_shannon's weight of the teacher in the mixture; near 0 it resembles forward_kl, near 1 reverse_kl."""
+
+
+class TeacherCache(Model):
+    """The teacher's last decoder states on disk, once for each row; memory-mapped when they are read."""
+
+    dtype: Literal["fp16", "bf16"] = "fp16"
+    """What a state is kept in. A state beyond fp16's range is refused by name; bf16 holds it, less exactly."""
+    folder: Annotated[FilePath | None, Field(examples=["./teacher-cache"])] = None
+    """Where; a folder of the storage, shared by all runs, when left out. It may be deleted when no run uses it."""
 
 
 class CopyWarmup(Model):
@@ -95,7 +106,9 @@ class Training(Model):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Replaces the model's own dropout rate; the model's when left out."""
     precision: Literal["auto", "bf16", "fp32", "fp16"] = "auto"
-    """auto: bf16 where a GPU has it, else fp32. fp16 is refused: T5 overflows in it."""
+    """auto: bf16 where a GPU has it, else fp32. fp16 is refused without ``allow_fp16``: T5 overflows in it."""
+    allow_fp16: bool = False
+    """Let ``precision: fp16`` be tried, on a GPU; a loss that isn't finite then ends the run."""
     fp16: Annotated[bool, Field(exclude=True)] = False
     """The published recipe's flag; true is refused with the reason, false says nothing. ``precision`` replaces it."""
     num_workers: PositiveInt | None = None
@@ -127,19 +140,17 @@ class Training(Model):
     """Checkpoints that are kept while the run goes on; none is kept once it has SUCCEEDED."""
 
     def broken_rules(self) -> Iterator[InitErrorDetails]:
-        """What is best can only be told where something is evaluated."""
+        """What is best can only be told where something is evaluated; fp16 is for who insists."""
+        if self.precision == "fp16" and not self.allow_fp16:
+            yield broken("precision", self.precision, *FP16_REASON)
+        if self.precision == "fp16" and self.deepspeed is not None:
+            remedy = "remove deepspeed, or use precision: bf16"
+            yield broken("precision", self.precision, "keeps weights in fp32, and DeepSpeed would not", remedy)
         if self.best_metric is not None and self.eval_steps is None:
             yield broken("eval_steps", None, "is missing; best_metric is looked at there", "add it, such as 100")
         if self.early_stopping is not None and self.best_metric is None:
             remedy = "add it, such as validation_loss"
             yield broken("best_metric", None, "is missing; early_stopping goes by it", remedy)
-
-    @field_validator("precision")
-    @classmethod
-    def _refuse_fp16(cls, precision: str) -> str:
-        if precision == "fp16":
-            raise refusal(*FP16_REASON)
-        return precision
 
     @field_validator("fp16")
     @classmethod

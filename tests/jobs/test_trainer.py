@@ -13,10 +13,11 @@ from configs.schema.training import DistillationLoss, Training
 from jobs.collation import encode_pairs
 from jobs.context import JobStopped
 from jobs.data import Pair
+from jobs.material import Material
 from jobs.models import load_model
 from jobs.student import Student
 from jobs.trainer import PairTrainer, TrainingDiverged
-from jobs.training import Material, make_trainer
+from jobs.training import make_trainer
 from tests.jobs.tiny import PREFIX, Recorder, make_model_folder, make_tokenizer, tiny_source
 
 CUTS = [(8, 1), (4, 2), (2, 4)]

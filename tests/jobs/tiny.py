@@ -106,6 +106,8 @@ class Recorder:
         """A figure's values, in the order of the reports."""
         return [figures[name] for _, figures in self.points if name in figures]
 
-    def context(self, output: Path, *, checkpoints: Path | None = None, epoch: int = 1) -> JobContext:
+    def context(
+        self, output: Path, *, checkpoints: Path | None = None, cache: Path | None = None, epoch: int = 1
+    ) -> JobContext:
         output.mkdir(parents=True, exist_ok=True)
-        return JobContext(output, self.report, self.should_stop, checkpoints=checkpoints, epoch=epoch)
+        return JobContext(output, self.report, self.should_stop, checkpoints=checkpoints, cache=cache, epoch=epoch)
