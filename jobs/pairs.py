@@ -17,6 +17,7 @@ PREPARED_FILE = "dataset.json"
 """Marks a folder that ``write_pairs`` wrote."""
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
+TRAIN_FILE = "train.jsonl"
 
 
 @dataclass(frozen=True)

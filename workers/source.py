@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema.inference import RowInput
+from jobs.pairs import TRAIN_FILE, is_prepared
 from jobs.rewritten import is_added
 from workers.messages import Task
 from workers.records import FORMATS, Record, read_records
@@ -163,11 +164,14 @@ class Plan:
 def open_source(row_input: RowInput) -> Source:
     """Look at the file and its header; reads no rows of CSV and TSV, and the first row of JSONL.
 
+    Of a folder that ``prepare`` wrote the file is that of its train split.
+
     Raises:
         SourceError: no such file, empty, of an unknown format, without the text column, or with a column that the
             output adds.
     """
     path = Path(row_input.path)
+    path = path / TRAIN_FILE if is_prepared(path) else path
     kind = _kind_of(path, row_input.format)
     try:
         state = path.stat()

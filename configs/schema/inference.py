@@ -91,7 +91,8 @@ class RowInput(Model):
     """A file of comments: CSV, TSV or JSONL with a header or keys."""
 
     path: Annotated[FilePath, Field(examples=["./comments.csv", "${steps.data.dump}"])]
-    """The file, or a reference such as ``${steps.data.dump}``."""
+    """The file, or a reference such as ``${steps.data.dump}``. A prepared folder stands for the comments of its train
+    split; their column is ``source``."""
     format: Literal["auto", "csv", "tsv", "jsonl"] = "auto"
     """auto: by the file's ending."""
     text_column: Annotated[str, Field(min_length=1, examples=["comment"])] = "text"
@@ -99,7 +100,8 @@ class RowInput(Model):
 
 
 class RowOutput(Model):
-    """The rewritten rows: all input columns, plus ``detoxified`` and ``distox_status``."""
+    """The rewritten rows: all input columns, plus ``detoxified`` (with ``samples`` also ``detoxified_2`` and so on) and
+    ``distox_status``."""
 
     format: Literal["input", "csv", "tsv", "jsonl"] = "input"
     """input: as the input."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs.schema.inference import RowInput
+from jobs.pairs import Pair, PairSplits, write_pairs
 from workers import records
 from workers.messages import Task
 from workers.records import encode_row, read_records
@@ -215,6 +216,17 @@ def test_a_wrong_input_is_refused_with_field_value_and_remedy(
         plan_of(tmp_path / name)
     assert "input." in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_prepared_folder_stands_for_the_comments_of_its_train_split(tmp_path: Path) -> None:
+    splits = PairSplits(
+        (Pair("one\ntwo", ("a", "b")), Pair("three", ("c",))), (Pair("v", ("d",)),), (Pair("t", ("e",)),)
+    )
+    write_pairs(splits, tmp_path / "dataset", about={})
+    source = open_source(RowInput(path=str(tmp_path / "dataset"), text_column="source"))
+    assert [row.text for row in rows_of(make_plan(source, 5))] == ["one\ntwo", "three"]
+    with pytest.raises(SourceError, match=r"'text' is not among the columns .*: source, targets"):
+        make_plan(open_source(RowInput(path=str(tmp_path / "dataset"))), 5)
 
 
 def test_a_format_may_be_named_where_the_ending_says_nothing(tmp_path: Path) -> None:
