@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,18 +38,26 @@ class EngineError(ValueError):
     """An engine that can't run this model, or not in the asked precision; the message says what to change."""
 
 
+@dataclass(frozen=True)
+class Input:
+    """One text to be rewritten, as tokens."""
+
+    ids: Sequence[int]
+    """Up to and with the end token."""
+    suppressed: frozenset[TokenSequence] = frozenset()
+    """What its outputs may not hold."""
+
+
 class Backend(Protocol):
     """A loaded model. Rows are decoded independently of their neighbours, but for what ``Sampling`` says of samples."""
 
     tokenizer: Any
 
-    def run(
-        self, inputs: Sequence[Sequence[int]], suppressed: Iterable[TokenSequence], count: int
-    ) -> list[list[list[int]]]:
+    def run(self, inputs: Sequence[Input], count: int) -> list[list[list[int]]]:
         """``count`` outputs for each input, in order: samples, or the best hypotheses of the beam, best first.
 
-        An output goes up to and with its end token; it has none where it was cut at ``max_new_tokens``. No output
-        holds a suppressed sequence or the pad token.
+        An output goes up to and with its end token; it has none where it was cut at ``max_new_tokens``. None holds the
+        pad token or a sequence that its input suppresses.
         """
 
 
@@ -83,7 +92,18 @@ class _CTranslate2:
             "return_end_token": True,  # with it the length penalty counts the end token, as Transformers does
         }
 
-    def run(
+    def run(self, inputs: Sequence[Input], count: int) -> list[list[list[int]]]:
+        groups: dict[frozenset[TokenSequence], list[int]] = {}
+        for row, item in enumerate(inputs):
+            groups.setdefault(item.suppressed, []).append(row)
+        outputs: list[list[list[int]]] = [[] for _ in inputs]
+        # What is suppressed holds for a whole call.
+        for suppressed, rows in groups.items():
+            for row, found in zip(rows, self._run([inputs[row].ids for row in rows], suppressed, count), strict=True):
+                outputs[row] = found
+        return outputs
+
+    def _run(
         self, inputs: Sequence[Sequence[int]], suppressed: Iterable[TokenSequence], count: int
     ) -> list[list[list[int]]]:
         pad = (int(self.tokenizer.pad_token_id),)
@@ -131,28 +151,25 @@ class _Transformers:
         self._decoding = decoding
         self._batch_size = batch_size
 
-    def run(
-        self, inputs: Sequence[Sequence[int]], suppressed: Iterable[TokenSequence], count: int
-    ) -> list[list[list[int]]]:
-        config = self._config(suppressed, count)
+    def run(self, inputs: Sequence[Input], count: int) -> list[list[list[int]]]:
+        config = self._config(count)
         outputs: list[list[list[int]]] = [[] for _ in inputs]
         for rows in _length_batches(inputs, _rows_at_once(self._batch_size, self._decoding.sampling, count)):
-            batch_inputs = [list(inputs[row]) for row in rows]
-            batch = self.tokenizer.pad({"input_ids": batch_inputs}, return_tensors="pt")
+            batch_inputs = [inputs[row] for row in rows]
+            batch = self.tokenizer.pad({"input_ids": [list(item.ids) for item in batch_inputs]}, return_tensors="pt")
             with torch.inference_mode():
                 generated = self._model.generate(
                     **batch.to(self._model.device),
                     generation_config=config,
-                    logits_processor=self._choosers(batch_inputs, count),
+                    logits_processor=self._processors(batch_inputs, count),
                 )
             for index, ids in enumerate(generated.tolist()):
                 outputs[rows[index // count]].append(self._until_end(ids[1:]))
         return outputs
 
-    def _config(self, suppressed: Iterable[TokenSequence], count: int) -> GenerationConfig:
+    def _config(self, count: int) -> GenerationConfig:
         decoding = self._decoding
         beam = decoding.num_beams > 1 and decoding.sampling is None
-        pad = (int(self.tokenizer.pad_token_id),)
         return _generation_config(
             do_sample=decoding.sampling is not None,
             num_beams=decoding.num_beams if beam else 1,
@@ -165,20 +182,43 @@ class _Transformers:
             no_repeat_ngram_size=decoding.no_repeat_ngram_size or None,
             min_new_tokens=decoding.min_new_tokens or None,
             max_new_tokens=decoding.max_new_tokens,
-            bad_words_ids=[list(ids) for ids in sorted({*suppressed, pad})],
             renormalize_logits=True,
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
             decoder_start_token_id=self._model.config.decoder_start_token_id,
         )
 
-    def _choosers(self, inputs: Sequence[Sequence[int]], count: int) -> LogitsProcessorList:
+    def _processors(self, inputs: Sequence[Input], count: int) -> LogitsProcessorList:
+        pad = (int(self.tokenizer.pad_token_id),)
+        suppress = _Suppress([item.suppressed | {pad} for item in inputs])
         sampling = self._decoding.sampling
-        return LogitsProcessorList([] if sampling is None else [_SeededChoice(sampling, inputs, count)])
+        if sampling is None:
+            return LogitsProcessorList([suppress])
+        return LogitsProcessorList([suppress, _SeededChoice(sampling, inputs, count)])
 
     def _until_end(self, ids: list[int]) -> list[int]:
         end = self.tokenizer.eos_token_id
         return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+class _Suppress(LogitsProcessor):
+    """Takes away, for each input of a batch, the tokens that would complete one of its suppressed sequences."""
+
+    def __init__(self, suppressed: Sequence[Iterable[TokenSequence]]) -> None:
+        self._suppressed = [sorted(sequences) for sequences in suppressed]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        num_hypotheses = len(input_ids) // len(self._suppressed)
+        places = [
+            (row, sequence[-1])
+            for row, ids in enumerate(input_ids.tolist())
+            for sequence in self._suppressed[row // num_hypotheses]
+            # The first token is the decoder's start, which nobody wrote.
+            if len(sequence) <= len(ids) and tuple(ids[len(ids) - len(sequence) + 1 :]) == sequence[:-1]
+        ]
+        kept: Any = scores.clone()
+        kept[tuple(torch.tensor(places).T)] = -torch.inf
+        return kept  # type: ignore[no-any-return]
 
 
 class _SeededChoice(LogitsProcessor):
@@ -189,15 +229,15 @@ class _SeededChoice(LogitsProcessor):
     decoded beside it.
     """
 
-    def __init__(self, sampling: Sampling, inputs: Sequence[Sequence[int]], count: int) -> None:
+    def __init__(self, sampling: Sampling, inputs: Sequence[Input], count: int) -> None:
         self._warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
         if sampling.top_k:
             self._warpers.append(TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1:
             self._warpers.append(TopPLogitsWarper(sampling.top_p))
         self._generators = [
-            torch.Generator().manual_seed(_seed(sampling.seed, ids, number))
-            for ids in inputs
+            torch.Generator().manual_seed(_seed(sampling.seed, item.ids, number))
+            for item in inputs
             for number in range(count)
         ]
 
@@ -226,9 +266,9 @@ def _generation_config(**options: Any) -> GenerationConfig:
     return GenerationConfig(**options)  # type: ignore[no-untyped-call]
 
 
-def _length_batches(inputs: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+def _length_batches(inputs: Sequence[Input], batch_size: int) -> Iterator[list[int]]:
     """Row numbers, longest rows first, in groups of ``batch_size``."""
-    order = sorted(range(len(inputs)), key=lambda row: (-len(inputs[row]), row))
+    order = sorted(range(len(inputs)), key=lambda row: (-len(inputs[row].ids), row))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 

@@ -9,7 +9,7 @@ to it that a text fits (``fits``). Text is never logged.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from configs.schema.inference import Decoding, Engine, Safety
 from configs.schema.models import ModelSource
 from jobs.blocklist import Blocklist, TokenSequence, decode_tokens
 from jobs.conversion import is_exported
-from jobs.engines import Backend, EngineError, load_backend, needs_ctranslate2
+from jobs.engines import Backend, EngineError, Input, load_backend, needs_ctranslate2
 from jobs.models import check_model, load_tokenizer
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "load_generator",
 ]
 
-MAX_RETRIES = 4
+MAX_RETRIES = 5
 """How often a row that wrote a blocked phrase is decoded again before the phrase is cut out of its text: once with the
 likely tokens suppressed, and again for each way of writing it that nobody foresaw."""
 
@@ -196,20 +196,14 @@ class _TextGenerator:
     def _text(self, ids: Sequence[int]) -> str:
         return decode_tokens(self._tokenizer, ids)
 
-    def _run(self, rows: Iterable[_Row], count: int) -> None:
-        """Decode these rows.
-
-        They share a call only when they suppress the same, so that an output doesn't depend on its neighbours.
-        """
-        groups: dict[frozenset[TokenSequence], list[_Row]] = {}
-        for row in rows:
-            groups.setdefault(row.suppressed, []).append(row)
+    def _run(self, rows: Sequence[_Row], count: int) -> None:
+        if not rows:
+            return
         is_beam = self._decoding.sampling is None
         num_outputs = self._decoding.num_beams if is_beam and self._blocklist.phrases else count
-        for suppressed, group in groups.items():
-            found = self._backend.run([row.ids for row in group], suppressed, num_outputs)
-            for row, outputs in zip(group, found, strict=True):
-                self._sort(row, outputs, count)
+        found = self._backend.run([Input(row.ids, row.suppressed) for row in rows], num_outputs)
+        for row, outputs in zip(rows, found, strict=True):
+            self._sort(row, outputs, count)
 
     def _sort(self, row: _Row, outputs: Sequence[list[int]], count: int) -> None:
         is_beam = self._decoding.sampling is None
@@ -228,12 +222,16 @@ class _TextGenerator:
                 row.clean.append(output)
 
     def _suppress_more(self, row: _Row) -> bool:
-        """Add what writes the phrases that this row wrote; False where there is nothing to add."""
+        """Add what writes the phrases that this row wrote; False where there is nothing to add.
+
+        The likely tokens first: rows that suppress the same can share a batch.
+        """
         before = row.suppressed
         for output in row.blocked:
             for phrase in row.blocklist.written_in(self._text(output)):
                 row.suppressed |= self._forms.get(phrase, frozenset())
-            row.suppressed |= row.blocklist.windows(output, self._text)
+        if row.suppressed == before:
+            row.suppressed |= {window for output in row.blocked for window in row.blocklist.windows(output, self._text)}
         return row.suppressed != before
 
     def _finish(self, row: _Row, count: int) -> tuple[Generated, ...]:
