@@ -82,7 +82,7 @@ def sample_plan() -> Plan:
             "copy_warmup": {"steps": 120, "batch_size": 32, "learning_rate": 2e-3},
         },
         max_length=48,
-        pool=lambda folder: _column(folder / "dump.csv", "comment"),
+        pool=lambda folder: _column(folder / "dump" / "dump.csv", "comment"),
     )
 
 
@@ -122,7 +122,14 @@ def run_stage(folder: Path, spec: Mapping[str, Any], *, num_threads: int) -> Non
     log.info("%s: %s starts", folder.parent.name, folder.name)
     began = time.monotonic()
     checked: Any = SPEC.validate_python(spec)
-    context = JobContext(folder, lambda figures, step: None, lambda: False, num_threads, folder / "checkpoints")
+    context = JobContext(
+        folder,
+        lambda figures, step: None,
+        lambda: False,
+        num_threads,
+        checkpoints=folder / "checkpoints",
+        cache=folder.parent / "cache",
+    )
     result = VERBS[checked.kind](checked, context)
     (folder / "done.json").write_text(json.dumps(result.as_dict(), indent=2), "utf-8")
     log.info("%s: %s took %.0f s", folder.parent.name, folder.name, time.monotonic() - began)
@@ -181,7 +188,8 @@ def run_plan(name: str, folder: Path, seeds: Sequence[int], *, num_threads: int)
     init = {"init": dict(plan.teacher), "tokenizer": tokenizer}
     teacher = stage("teacher", kind="finetune", dataset=pairs, model=init, training=training(1)) / "model"
     small = {"init": dict(plan.student), "tokenizer": tokenizer}
-    distilled = {"kind": "distill", "teacher_model": {"name": str(teacher)}, "student_model": small}
+    distilled: dict[str, Any] = {"kind": "distill", "teacher_model": {"name": str(teacher)}, "teacher_cache": True}
+    distilled["student_model"] = small
     models = {"teacher": teacher}
     for seed in seeds:
         for key, extra in (("ce", None), ("kd", None), ("sequence_kd", True)):
