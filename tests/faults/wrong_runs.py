@@ -29,6 +29,7 @@ class Material:
         (folder / "no-model").mkdir()
         (folder / "bert").mkdir()
         (folder / "bert" / "config.json").write_text('{"model_type": "bert"}')
+        tiny.write_pairs(folder / "more.csv", 5)
         (folder / "empty.csv").touch()
         (folder / "header.csv").write_text("toxic,neutral\n")
         return cls(folder)
@@ -89,6 +90,16 @@ WRONG_RUNS = (
         ("dataset.split.column = 'part'", "toxic, neutral"),
     ),
     WrongRun(
+        "extra pairs without the columns",
+        lambda m: m.prepare(extra={"name": m.path("more.csv"), "source_column": "comment"}),
+        ("dataset.extra.source_column = 'comment'", "more.csv has no such column", "toxic, neutral"),
+    ),
+    WrongRun(
+        "extra pairs that aren't there",
+        lambda m: m.prepare(extra=m.path("pair.csv")),
+        ("dataset.extra.name = ", "pair.csv: no such file", "did you mean ", "pairs.csv?"),
+    ),
+    WrongRun(
         "a hub dataset without a network",
         lambda m: m.prepare("ScaDSAI/ParaDeHate"),
         ("dataset.name = 'ScaDSAI/ParaDeHate'", "the hub can't be reached", "name: sample"),
@@ -145,5 +156,10 @@ WRONG_DUMPS = (
         "a dump with a model that is none",
         lambda m: m.detoxify(model="no-model"),
         ("no-model' is no model", "name the"),
+    ),
+    WrongRun(
+        "a gate that is no judge",
+        lambda m: {**m.detoxify(), "keep": {"gate": m.path("no-model")}},
+        ("keep.gate = ", "no-model' holds no gate that prepare trained", "name the folder"),
     ),
 )
