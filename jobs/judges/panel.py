@@ -40,7 +40,7 @@ class Scores:
     toxicity: Values
     content_source: Values
     content_reference: Values
-    """The highest over the row's references."""
+    """The highest over the row's references; against the source where there is none."""
     fluency: Values
     """f = min(1, PPL(source) / PPL(output))."""
     nll: Values
@@ -163,9 +163,12 @@ def _judge_block(
 def _content(
     judge: ContentJudge, pairs: Sequence[Pair], outputs: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[Values, Values]]:
-    """Against the source and against the best reference, all systems in one call so that nothing is embedded twice."""
+    """Against the source and against the best reference, all systems in one call so that nothing is embedded twice.
+
+    Where there is no reference, the source stands for it.
+    """
     asked = [
-        (text, [pair.source, *pair.targets])
+        (text, [pair.source, *(pair.targets or [pair.source])])
         for texts in outputs.values()
         for text, pair in zip(texts, pairs, strict=True)
     ]

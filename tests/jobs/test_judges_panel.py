@@ -79,6 +79,13 @@ def test_a_blank_output_has_neither_content_nor_fluency_and_no_joint(seats: Pane
     assert row["inverse_perplexity"] == 0
 
 
+def test_without_a_reference_content_is_measured_against_the_source(seats: Panel) -> None:
+    bare = (Pair("go home", ()), TEST[0])
+    scores = judge(seats, bare, {"one": ["home", TEST[0].source]}, should_stop=never, done=ignore)["one"]
+    assert scores.content_reference.tolist() == [0.5, max(seats.content.score([TEST[0].source] * 2, TEST[0].targets))]
+    assert scores.content_source.tolist() == [0.5, 1]
+
+
 def test_a_copy_has_full_content_and_fluency_against_its_source(seats: Panel) -> None:
     copy = judge(seats, TEST, OUTPUTS, should_stop=never, done=ignore)["copy"].means
     assert copy["content_source"].tolist() == [1, 1, 1]
