@@ -1,4 +1,4 @@
-"""The systems of an evaluation: where each one's outputs come from, and what a model among them costs.
+"""The systems of an evaluation: where each one's outputs come from, and how large a model among them is.
 
 A model's outputs are those that ``detoxify`` would write: the model's own prefix, segments, blocklist. Knows no judge.
 """
@@ -9,7 +9,6 @@ import csv
 import json
 import math
 import struct
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,21 +17,18 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from configs.schema.inference import System
-from configs.schema.kinds import Evaluate
+from configs.schema.inference import RowInput, System
+from configs.schema.kinds import Detoxify, Evaluate
 from configs.schema.models import ModelSource
-from jobs.blocklist import Blocklist
 from jobs.context import JobStopped
 from jobs.conversion import WEIGHTS, is_exported
 from jobs.data import DataError, Pair, PairSplits
 from jobs.deletion import DeleteControl
 from jobs.detoxify import Detoxifier
-from jobs.generation import EngineError, check_generator, load_generator
+from jobs.generation import EngineError, check_generator
 from jobs.model_record import InputForm, own_input_form, read_record
 from jobs.models import ModelError
 
-WARMUP_ROWS = 8
-"""Rewritten before the clock starts: the first call pays for allocations."""
 BATCHES_IN_CALL = 8
 """The engine sorts the rows of one call by length, so it is given some batches at once."""
 SYSTEM_FIELD = "systems.{name}.rows"
@@ -42,15 +38,13 @@ MAX_CELL_CHARACTERS = 10_000_000
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a system wrote for the rows, and what it costs (None for what is no model, or can't be told)."""
+    """What a system wrote for the rows, and how large it is (None for what is no model, or can't be told)."""
 
     texts: tuple[str, ...]
     """One for each row; empty where there is no output."""
     parameters: int | None = None
     bytes_on_disk: int | None = None
     """Of the weights."""
-    rows_per_second: float | None = None
-    """Wall time of rewriting all rows, after a warm-up; loading isn't counted."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     """Rows by the status that ``detoxify`` would give them."""
 
@@ -139,27 +133,38 @@ def read_outputs(file: Path, test: Sequence[Pair], *, field: str) -> tuple[str, 
     return tuple(texts)
 
 
-def rewrite_timed(
+def rewrite_all(
     detoxifier: Detoxifier, sources: Sequence[str], *, batch_size: int, should_stop: Callable[[], bool]
 ) -> Outputs:
-    """The outputs and their speed; a quarantined row has an empty output.
+    """The outputs, and what became of the rows; a quarantined one has an empty output.
 
     Raises:
         JobStopped: ``should_stop`` said so.
     """
-    detoxifier.rewrite(sources[:WARMUP_ROWS])
     size = batch_size * BATCHES_IN_CALL
     statuses: Counter[str] = Counter()
     texts: list[str] = []
-    began = time.perf_counter()
     for first in range(0, len(sources), size):
         if should_stop():
             raise JobStopped
         for rewrite in detoxifier.rewrite(sources[first : first + size]):
             statuses[rewrite.status.value] += 1
             texts.append(rewrite.text or "")
-    seconds = time.perf_counter() - began
-    return Outputs(tuple(texts), rows_per_second=len(texts) / seconds, statuses=dict(statuses))
+    return Outputs(tuple(texts), statuses=dict(statuses))
+
+
+def detoxify_spec(spec: Evaluate, model: ModelSource) -> Detoxify:
+    """How ``model`` rewrites in this evaluation; its input is none that is read."""
+    form = own_input_form(model, InputForm(spec.dataset.prefix, spec.dataset.max_length))
+    return Detoxify(
+        model=model,
+        input=RowInput(path="unused"),
+        prefix=form.prefix,
+        max_length=form.max_length,
+        decoding=spec.decoding,
+        safety=spec.safety,
+        engine=spec.engine,
+    )
 
 
 def cost_of(model: ModelSource) -> tuple[int | None, int | None]:
@@ -188,22 +193,11 @@ def _control(system: System, splits: PairSplits, test: Sequence[Pair]) -> tuple[
 def _generate(
     spec: Evaluate, model: ModelSource, test: Sequence[Pair], num_threads: int, should_stop: Callable[[], bool]
 ) -> Outputs:
-    form = own_input_form(model, InputForm(spec.dataset.prefix, spec.dataset.max_length))
-    generator = load_generator(
-        model,
-        prefix=form.prefix,
-        max_length=form.max_length,
-        decoding=spec.decoding,
-        safety=spec.safety,
-        engine=spec.engine,
-        num_threads=num_threads,
-    )
-    detoxifier = Detoxifier(generator, Blocklist(spec.safety.blocklist))
-    written = rewrite_timed(
-        detoxifier, [pair.source for pair in test], batch_size=spec.engine.batch_size, should_stop=should_stop
-    )
+    detoxifier = Detoxifier.load(detoxify_spec(spec, model), num_threads=num_threads)
+    sources = [pair.source for pair in test]
+    written = rewrite_all(detoxifier, sources, batch_size=spec.engine.batch_size, should_stop=should_stop)
     parameters, size = cost_of(model)
-    return Outputs(written.texts, parameters, size, written.rows_per_second, written.statuses)
+    return Outputs(written.texts, parameters, size, written.statuses)
 
 
 def _weights(name: str) -> list[Path]:

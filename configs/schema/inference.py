@@ -22,6 +22,8 @@ from configs.schema.models import ModelSource
 
 EMBEDDED = "embedded"
 """The name of the judges that need no hub."""
+CONTROLS = ("copy", "delete", "reference")
+"""Systems that are no models."""
 
 
 class Sampling(Model):
@@ -178,3 +180,18 @@ class Bootstrap(Model):
     """Samples drawn with replacement from the rows."""
     seed: NonNegativeInt = 42
     """The same seed draws the same samples, so two systems are compared on the same rows."""
+
+
+class Speed(Model):
+    """How fast models are and what memory they take.
+
+    Each is measured in a process of its own, and they take turns, so that other work on the machine slows all alike.
+    """
+
+    rows: PositiveInt = 64
+    """The first rows of the test split, rewritten in each round one by one (latency) and in batches of
+    ``engine.batch_size`` (rows per second); all when it has fewer."""
+    rounds: Annotated[int, Field(ge=1, le=100)] = 3
+    """How often each model has its turn, after a warm-up; ratios are medians over the rounds."""
+    baseline: Annotated[str | None, Field(examples=["teacher"])] = None
+    """The system that the other models' speed-up and memory are relative to; the first model when left out."""

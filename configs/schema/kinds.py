@@ -13,6 +13,7 @@ from configs.schema.data import SAMPLE, Dataset, JudgeTraining, SampleSize, Toke
 from configs.schema.examples import EXAMPLES
 from configs.schema.export import Card, Gate
 from configs.schema.inference import (
+    CONTROLS,
     Bootstrap,
     Decoding,
     Engine,
@@ -21,6 +22,7 @@ from configs.schema.inference import (
     RowInput,
     RowOutput,
     Safety,
+    Speed,
     System,
 )
 from configs.schema.keeping import Keep
@@ -259,8 +261,26 @@ class Evaluate(SpecBase):
     """What runs the models."""
     bootstrap: Bootstrap = Bootstrap()
     """Resampling for the intervals."""
+    speed: Speed | None = Speed()
+    """How speed and memory of the models are measured; null leaves it out, and the figure that shows it."""
     limit: Annotated[int, Field(ge=2)] | None = None
     """Score only the first rows of the test split; all when left out."""
+
+    @property
+    def models(self) -> dict[str, ModelSource]:
+        """System → model, of the systems that are models, in the order of the table."""
+        return {name: system.model for name, system in self.systems.items() if system.model is not None}
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """A baseline is a model; the name of a control is kept for that control."""
+        baseline = self.speed.baseline if self.speed else None
+        if baseline is not None and baseline not in self.models:
+            remedy = f"use one of {', '.join(self.models)}" if self.models else "remove it"
+            yield broken("speed.baseline", baseline, "is no system with a model", remedy)
+        for name, system in self.systems.items():
+            if name in CONTROLS and system.control != name:
+                remedy = f"rename it, or give it control: {name}"
+                yield broken(f"systems.{name}", None, "has the name of a control and is another system", remedy)
 
 
 Step = Annotated[Prepare | Finetune | Distill | Export | Detoxify | Evaluate, Field(discriminator="kind")]

@@ -30,6 +30,16 @@ MEANS = (
     "fluency",
     "inverse_perplexity",
     "joint",
+    "chrf",
+    "copy_rate",
+    "length_ratio",
+)
+MEASURED = (
+    "rows_per_second",
+    "latency_p50_seconds",
+    "latency_p95_seconds",
+    "peak_memory_bytes",
+    "model_memory_bytes",
 )
 
 
@@ -55,6 +65,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "judges": {"trained": str(folder / "judges")},
         "decoding": {"num_beams": 1, "max_new_tokens": 8},
         "bootstrap": {"num_resamples": 200},
+        "speed": None,
     }
 
 
@@ -62,7 +73,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def finished(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Path, tiny.Recorder]:
     recorder = tiny.Recorder()
     output = tmp_path_factory.mktemp("output")
-    return run(Evaluate.model_validate(given), recorder.context(output)), output, recorder
+    asked = Evaluate.model_validate({**given, "speed": {"rows": 8, "rounds": 2}})
+    return run(asked, recorder.context(output)), output, recorder
 
 
 def figures(result: JobResult) -> dict[tuple[str, str], Any]:
@@ -92,7 +104,7 @@ def test_only_models_are_compared_with_the_controls_and_have_a_cost(
     finished: tuple[JobResult, Path, tiny.Recorder],
 ) -> None:
     values = figures(finished[0])
-    for metric in ("joint_minus_copy", "joint_minus_delete", "parameters", "bytes_on_disk", "rows_per_second"):
+    for metric in ("joint_minus_copy", "joint_minus_delete", "parameters", "bytes_on_disk", *MEASURED):
         assert [system for system, name in values if name == metric] == ["model"]
     gain = values["model", "joint_minus_copy"]
     assert gain.value == pytest.approx(values["model", "joint"].value - values["copy", "joint"].value)
@@ -139,10 +151,16 @@ def test_the_scores_file_names_who_judged_and_compares_all_pairs(
 def test_the_table_has_a_line_a_system_and_says_what_it_can_not_mean(
     finished: tuple[JobResult, Path, tiny.Recorder],
 ) -> None:
-    lines = (finished[1] / "scores" / "table.md").read_text().splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:6]] == ["model", "copy", "delete", "reference"]
-    assert len({line.count("|") for line in lines[:6]}) == 1
-    notes = "\n".join(lines[6:])
+    text = (finished[1] / "scores" / "table.md").read_text()
+    tables = {part.split("\n")[0]: part.splitlines() for part in text.split("## ")[1:]}
+    assert list(tables) == ["Quality", "Wording", "Cost", "Comparisons"]
+    first = {name: [line.split("|")[1].strip() for line in table if "|" in line][2:] for name, table in tables.items()}
+    assert first["Quality"] == first["Wording"] == ["model", "copy", "delete", "reference"]
+    assert first["Cost"] == ["model"]
+    assert first["Comparisons"] == ["model − copy", "model − delete"]
+    for table in tables.values():
+        assert len({line.count("|") for line in table if "|" in line}) == 1
+    notes = "\n".join(tables["Quality"])
     assert "alt-profanity-check (embedded)" in notes
     assert "1 by definition" in notes
     assert "one model" not in notes
@@ -155,14 +173,33 @@ def test_progress_rises_to_the_end(finished: tuple[JobResult, Path, tiny.Recorde
     assert shares[-1] == 1
     assert recorder.values("rows_scored")[-1] == 32
     assert recorder.values("systems_done")[:4] == [1, 2, 3, 4]
+    assert recorder.values("speed_rounds_done")[:2] == [1, 2]
+
+
+def test_quality_against_speed_is_drawn_where_speed_was_measured(
+    finished: tuple[JobResult, Path, tiny.Recorder], given: dict[str, Any], tmp_path: Path
+) -> None:
+    scores = finished[1] / "scores"
+    assert (scores / "figure.png").read_bytes().startswith(b"\x89PNG")
+    words = (scores / "figure.svg").read_text()
+    for word in ("model (", "copy", "delete", "reference", "rows per second in batches of 32"):
+        assert f">{word}" in words
+    run(Evaluate.model_validate({**given, "limit": 4}), tiny.Recorder().context(tmp_path))
+    assert {file.name for file in (tmp_path / "scores").iterdir()} == {"rows.parquet", "scores.json", "table.md"}
+
+
+def test_the_rounds_of_the_measurement_are_kept(finished: tuple[JobResult, Path, tiny.Recorder]) -> None:
+    speed = json.loads((finished[1] / "scores" / "scores.json").read_text())["speed"]
+    assert speed["baseline"] == "model"
+    assert len(speed["systems"]["model"]["rates"]) == 2
+    assert [len(times) for times in speed["systems"]["model"]["latencies"]] == [8, 8]
 
 
 def test_the_same_spec_gives_the_same_figures_but_the_speed(
     finished: tuple[JobResult, Path, tiny.Recorder], given: dict[str, Any], tmp_path: Path
 ) -> None:
     again = run(Evaluate.model_validate(given), tiny.Recorder().context(tmp_path))
-    kept = [item for item in again.summaries if item.metric != "rows_per_second"]
-    assert kept == [item for item in finished[0].summaries if item.metric != "rows_per_second"]
+    assert list(again.summaries) == [item for item in finished[0].summaries if item.metric not in MEASURED]
 
 
 def test_a_limit_takes_the_first_rows(given: dict[str, Any], tmp_path: Path) -> None:

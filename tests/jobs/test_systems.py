@@ -22,7 +22,7 @@ from jobs.detoxify import Detoxifier
 from jobs.export import run as export
 from jobs.generation import Generated
 from jobs.models import count_parameters, load_model
-from jobs.systems import collect, cost_of, read_outputs, rewrite_timed
+from jobs.systems import collect, cost_of, read_outputs, rewrite_all
 from tests.jobs import tiny
 
 TRAIN = (Pair("a stupid plan", ("a plan",)), Pair("this stupid road", ("this road",)))
@@ -93,7 +93,7 @@ def test_the_controls_are_the_source_the_first_reference_and_the_source_without_
         "delete": ("the house", "my lunch"),
     }
     assert seen == [1, 2, 3]
-    assert outputs["copy"].parameters is outputs["copy"].rows_per_second is None
+    assert outputs["copy"].parameters is outputs["copy"].bytes_on_disk is None
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
@@ -147,7 +147,7 @@ def test_a_missing_file_or_an_unknown_ending_is_refused(name: str, tmp_path: Pat
 
 def rewrite(generator: Scripted, sources: Sequence[str], **options: Any) -> systems.Outputs:
     arguments: dict[str, Any] = {"batch_size": 1, "should_stop": lambda: False, **options}
-    return rewrite_timed(Detoxifier(generator, Blocklist(("Visit",))), sources, **arguments)
+    return rewrite_all(Detoxifier(generator, Blocklist(("Visit",))), sources, **arguments)
 
 
 def test_outputs_are_those_of_detoxify_in_order_with_their_statuses() -> None:
@@ -156,24 +156,18 @@ def test_outputs_are_those_of_detoxify_in_order_with_their_statuses() -> None:
     written = rewrite(Scripted(lambda text: answers.get(text, text.upper())), sources)
     assert written.texts == ("ONE TWO", "THREE", "same", "ONE TWO THREE FOUR FIVE SIX SEVEN", "")
     assert written.statuses == {"rewritten": 3, "unchanged": 1, "quarantined": 1}
-    assert written.rows_per_second is not None
-    assert written.rows_per_second > 0
 
 
-def test_the_warm_up_is_not_on_the_clock_and_calls_hold_some_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([10.0, 14.0])
-    monkeypatch.setattr("jobs.systems.time.perf_counter", lambda: next(ticks))
+def test_calls_hold_some_batches() -> None:
     generator = Scripted(str.upper)
-    sources = [f"word{number}" for number in range(40)]
-    written = rewrite(generator, sources, batch_size=3)
-    assert written.rows_per_second == 10
-    assert [len(call) for call in generator.calls] == [8, 24, 16]
+    rewrite(generator, [f"word{number}" for number in range(40)], batch_size=3)
+    assert [len(call) for call in generator.calls] == [24, 16]
 
 
 def test_it_stops_between_calls() -> None:
     generator = Scripted(str.upper)
     with pytest.raises(JobStopped):
-        rewrite(generator, ["a"] * 9, should_stop=lambda: len(generator.calls) == 2)
+        rewrite(generator, ["a"] * 9, should_stop=lambda: len(generator.calls) == 1)
 
 
 @pytest.fixture(scope="module")
@@ -216,4 +210,3 @@ def test_a_model_writes_what_its_generator_writes(engine: str, model: Path) -> N
     assert len(late.texts) == len(TEST)
     assert sum(late.statuses.values()) == len(TEST)
     assert (late.parameters, late.bytes_on_disk) == cost_of(ModelSource(name=str(model)))
-    assert late.rows_per_second > 0
