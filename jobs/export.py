@@ -24,7 +24,17 @@ from jobs.context import JobContext, JobResult, JobStopped, Summary
 from jobs.conversion import ConversionError, convert, is_exported
 from jobs.export_gate import GateResult, pass_gate
 from jobs.model_card import read_results, write_card
-from jobs.model_record import InputForm, ModelRecord, Origin, input_form, origin_of, record_of, versions, write_record
+from jobs.model_record import (
+    InputForm,
+    ModelRecord,
+    Origin,
+    input_form,
+    origin_of,
+    record_of,
+    versions,
+    without_paths,
+    write_record,
+)
 from jobs.models import LoadedModel, count_parameters, load_model
 
 logger = logging.getLogger(__name__)
@@ -115,7 +125,7 @@ def _record(
         "blocklist": list(spec.safety.blocklist),
         "gate": None if gate is None else gate.as_dict(),
     }
-    return replace(
+    own = replace(
         trained,
         prefix=form.prefix,
         max_length=form.max_length,
@@ -124,6 +134,7 @@ def _record(
         export=how,
         versions=versions(),
     )
+    return without_paths(own)
 
 
 def _publish(

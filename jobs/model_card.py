@@ -1,7 +1,7 @@
 """The model card: ``README.md`` in a model's folder, with the hub's metadata on top.
 
-Everything in it comes from the model's record and from the scores of an evaluation; what isn't known is said to be
-unknown. Paths of the machine that trained the model don't get into it.
+Everything in it comes from the model's record, which holds no paths any more, and from the scores of an evaluation;
+what isn't known is said to be unknown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -30,7 +30,15 @@ METRICS = {
 }
 """Metric of an evaluation → heading."""
 UNKNOWN = "unknown"
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_FIGURES = (
+    "validation_loss",
+    "validation_token_accuracy",
+    "validation_ce",
+    "validation_kd",
+    "validation_teacher_agreement",
+)
+"""Of the training's end; the first two for every model."""
+_HUB_DATASET = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 LIMITS = (
     "It rewrites single comments; it knows neither their thread nor who speaks to whom.",
@@ -109,8 +117,8 @@ def write_card(folder: Path, spec: Export, results: Results | None) -> None:
 
 
 def _metadata(spec: Export, record: ModelRecord, results: Results | None, title: str) -> ModelCardData:
-    base = _hub_name(record.parent.name) if record.parent else None
-    data = _hub_name(record.data.name) if record.data else None
+    base = _hub_model(record.parent)
+    data = record.data.name if record.data and _HUB_DATASET.fullmatch(record.data.name) else None
     return ModelCardData(
         language=spec.card.language,
         license=spec.card.license,
@@ -128,7 +136,7 @@ def _metadata(spec: Export, record: ModelRecord, results: Results | None, title:
 
 def _eval_results(record: ModelRecord, results: Results) -> Iterator[EvalResult]:
     assert results.system is not None
-    name = _public(record.data.name) if record.data else UNKNOWN
+    name = record.data.name if record.data else UNKNOWN
     for metric, heading in METRICS.items():
         if (item := results.figures.get((results.system, metric))) is not None:
             yield EvalResult(
@@ -168,7 +176,7 @@ def _training(record: ModelRecord) -> Iterator[str]:
         yield "- Data: unknown"
     else:
         yield (
-            f"- Data: {_public(data.name)}; {data.num_train:,} sources to train on, {data.num_validation:,} for "
+            f"- Data: {data.name}; {data.num_train:,} sources to train on, {data.num_validation:,} for "
             f"validation, {data.num_test:,} held out for the test (split by distinct source, seed {data.split_seed}, "
             f"digest `{data.split_sha256[:16]}`)"
         )
@@ -195,8 +203,9 @@ def _training(record: ModelRecord) -> Iterator[str]:
         )
         said = {name: record.training.get(name) for name in kept if record.training.get(name) is not None}
         yield "- Settings: " + ", ".join(f"{name} {value}" for name, value in said.items())
-    for name, value in record.figures.items():
-        yield f"- {name}: {value:,.4g}" if value < 1000 else f"- {name}: {value:,.0f}"
+    for name in _FIGURES if record.teacher is not None else _FIGURES[:2]:
+        if (value := record.figures.get(name)) is not None:
+            yield f"- {name.replace('_', ' ').capitalize()}: {value:.4f}"
 
 
 def _results(record: ModelRecord, results: Results | None) -> Iterator[str]:
@@ -243,6 +252,13 @@ def _cell(item: Mapping[str, Any] | None) -> str:
 
 def _usage(spec: Export, record: ModelRecord) -> str:
     decoding = spec.decoding
+    fast_options = {
+        "beam_size": decoding.num_beams,
+        "patience": decoding.patience,
+        "no_repeat_ngram_size": decoding.no_repeat_ngram_size,
+        "length_penalty": decoding.length_penalty,
+        "max_decoding_length": decoding.max_new_tokens,
+    }
     options = f"no_repeat_ngram_size={decoding.no_repeat_ngram_size}, length_penalty={decoding.length_penalty}"
     fast = f"""With CTranslate2{"" if spec.format == "ctranslate2" else " (export this folder with distox first)"}:
 
@@ -252,7 +268,8 @@ import ctranslate2, tokenizers
 tokenizer = tokenizers.Tokenizer.from_file("model/tokenizer.json")
 translator = ctranslate2.Translator("model")
 tokens = tokenizer.encode({record.prefix!r} + comment).tokens
-result = translator.translate_batch([tokens], beam_size={decoding.num_beams}, {options})[0]
+options = {fast_options!r}
+result = translator.translate_batch([tokens], return_end_token=True, **options)[0]
 print(tokenizer.decode([tokenizer.token_to_id(token) for token in result.hypotheses[0]]))
 ```"""
     slow = f"""With Transformers{"" if spec.format == "transformers" else " (the export with `format: transformers`)"}:
@@ -301,19 +318,9 @@ def _origin(origin: Origin | None, otherwise: str) -> str:
         else ""
     )
     more = ", ".join(item for item in (size, proof) if item)
-    return f"{_hub_name(origin.name) or 'a model trained before'}{f' ({more})' if more else ''}"
+    return f"{_hub_model(origin) or 'a model trained before'}{f' ({more})' if more else ''}"
 
 
-def _hub_name(name: str | None) -> str | None:
-    """A name that is one of the hub's; None for a path and for words of ours."""
-    if name is None or name == "sample" or _HUB_NAME.fullmatch(name) is None or PurePath(name).suffix in _FILES:
-        return None
-    return None if Path(name).exists() else name
-
-
-def _public(name: str) -> str:
-    """A hub name, or the last part of a path."""
-    return name if _HUB_NAME.fullmatch(name) else PurePath(name).name
-
-
-_FILES = {".csv", ".tsv", ".jsonl", ".parquet"}
+def _hub_model(origin: Origin | None) -> str | None:
+    """The name of a model of the hub; None for a folder, whose weights have a digest instead."""
+    return None if origin is None or origin.sha256 is not None else origin.name

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ RECORD = "distox.json"
 VERSION = 1
 PACKAGES = ("torch", "transformers", "tokenizers", "ctranslate2")
 """Whose versions decide what comes out."""
+
+_RUN_FOLDER = re.compile(r"r-[0-9a-z]+/a\d+/[^/]+$")
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +152,21 @@ def origin_of(source: ModelSource, loaded: LoadedModel) -> Origin | None:
     revision = getattr(loaded.model.config, "_commit_hash", None)
     digest = weights_sha256(Path(source.name).expanduser())
     return Origin(source.name, digest, revision, count_parameters(loaded.model))
+
+
+def without_paths(record: ModelRecord) -> ModelRecord:
+    """The record as others may read it: folders and files of this machine by their last name, or by run and attempt."""
+
+    def public(origin: Origin | None) -> Origin | None:
+        return None if origin is None else replace(origin, name=_public(origin.name))
+
+    return replace(
+        record,
+        data=None if record.data is None else replace(record.data, name=_public(record.data.name)),
+        parent=public(record.parent),
+        teacher=public(record.teacher),
+        exported_from=public(record.exported_from),
+    )
 
 
 def training_record(
@@ -305,6 +323,13 @@ def _from_hub(name: str) -> Path | None:
         return Path(hf_hub_download(name, RECORD))
     except (EntryNotFoundError, HfHubHTTPError, HFValidationError):
         return None
+
+
+def _public(name: str) -> str:
+    if not Path(name).expanduser().is_absolute():
+        return name
+    run = _RUN_FOLDER.search(name)
+    return run[0] if run else Path(name).name
 
 
 def _origin_name(name: str) -> str:

@@ -95,7 +95,7 @@ def test_the_record_names_source_weights_precision_and_versions(trained: Path, t
     assert record.export is not None
     assert record.exported_from is not None
     assert record.export["quantization"] == "int8"
-    assert record.exported_from.name == str(trained)
+    assert record.exported_from.name == trained.name
     assert record.exported_from.sha256 == sha256_of([trained / "model.safetensors"])
     assert record.weights_sha256 == sha256_of([tmp_path / "model" / "model.bin"])
     assert set(record.versions) == {"ctranslate2", "transformers", "tokenizers", "torch"}

@@ -70,6 +70,7 @@ def test_a_card_says_data_teacher_loss_limits_and_how_to_use_both_engines(studen
     assert record.data is not None
     assert f"pairs.csv; {record.data.num_train} sources to train on" in text
     assert f"Teacher: a model trained before ({record.teacher.parameters:,} parameters, SHA-256" in text
+    assert f"Validation kd: {record.figures['validation_kd']:.4f}" in text
     assert "cross-entropy + 0.7 · T² · forward_kl between teacher and student, T = 2.0" in text
     assert "at most 16 tokens" in text
     assert "turn it into its opposite" in text
@@ -79,9 +80,13 @@ def test_a_card_says_data_teacher_loss_limits_and_how_to_use_both_engines(studen
     assert "Not evaluated on a test split" in text
 
 
-def test_a_card_holds_no_path_of_the_machine(student: Path, tmp_path: Path) -> None:
+def test_a_card_and_the_published_record_hold_no_path_of_the_machine(student: Path, tmp_path: Path) -> None:
     run(student, tmp_path, card={"results": str(scores_folder(tmp_path / "scores"))})
-    assert "/" + student.parts[1] + "/" not in card(tmp_path).content
+    published = (tmp_path / "model" / "distox.json").read_text(encoding="utf-8")
+    assert str(student.parents[2]) in (student / "distox.json").read_text(encoding="utf-8")
+    assert str(student.parents[2]) not in card(tmp_path).content
+    assert str(student.parents[2]) not in published
+    assert '"name": "pairs.csv"' in published
 
 
 def test_the_results_of_an_evaluation_stand_in_text_and_metadata_with_intervals_and_judges(

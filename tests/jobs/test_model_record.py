@@ -127,6 +127,7 @@ def test_an_export_remembers_all_that_its_model_does_and_where_it_came_from(stud
     ours, trained = read_record(tmp_path / "model"), read_record(student)
     assert ours is not None
     assert trained is not None
+    public = model_record.without_paths(trained)
     for name in (
         "kind",
         "prefix",
@@ -139,7 +140,7 @@ def test_an_export_remembers_all_that_its_model_does_and_where_it_came_from(stud
         "training",
         "figures",
     ):
-        assert getattr(ours, name) == getattr(trained, name)
+        assert getattr(ours, name) == getattr(public, name)
     assert ours.exported_from is not None
     assert ours.exported_from.sha256 == trained.weights_sha256
     assert ours.weights_sha256 == sha256_of([tmp_path / "model" / "model.bin"])
@@ -285,3 +286,18 @@ def test_the_cost_of_a_model_reads_the_record_of_its_folder(student: Path, tmp_p
     record = read_record(student)
     assert record is not None
     assert systems.cost_of(ModelSource(name=str(tmp_path / "model")))[0] == record.parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("t5-small", "t5-small"),
+        ("google-t5/t5-small", "google-t5/t5-small"),
+        ("/home/ada/models/student", "student"),
+        ("/srv/storage/runs/r-1k10dp4r1s/a2/model", "r-1k10dp4r1s/a2/model"),
+    ],
+)
+def test_others_read_a_folder_by_its_name_or_by_its_run(name: str, public: str) -> None:
+    record = ModelRecord(kind="distill", teacher=model_record.Origin(name), parent=model_record.Origin(name))
+    assert model_record.without_paths(record).teacher == model_record.Origin(public)
+    assert model_record.without_paths(record).parent == model_record.Origin(public)
