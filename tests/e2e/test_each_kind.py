@@ -9,6 +9,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -142,8 +144,12 @@ def student(stack: LiveStack, teacher: Run, dataset: dict[str, Any], made: dict[
 
 
 @pytest.fixture(scope="module")
-def exported(stack: LiveStack, student: Run) -> Run:
-    return finish(stack, {"kind": "export", "model": {"name": str(stack.artifact(student, "model"))}})
+def exported(stack: LiveStack, prepared: Run, student: Run, dataset: dict[str, Any]) -> Run:
+    judges = {"trained": str(stack.artifact(prepared, "judges"))}
+    # So short a training leaves a model that int8 may well change: any fall is let through.
+    gate = {"dataset": dataset, "judges": judges, "max_drop": 1.0, "limit": 10}
+    model = {"name": str(stack.artifact(student, "model"))}
+    return finish(stack, {"kind": "export", "model": model, "gate": gate, "bundle": True})
 
 
 def losses(stack: LiveStack, run: Run, name: str = "loss") -> list[float]:
@@ -231,6 +237,19 @@ def test_export_leaves_a_model_that_the_engine_runs(stack: LiveStack, exported: 
     assert len(generator.generate(["what a day", "go on"])) == 2
     record = json.loads((folder / "distox.json").read_text("utf-8"))
     assert record["export"]["quantization"] == "int8"
+    assert record["export"]["gate"]["num_rows"] == 10
+    assert (record["kind"], record["max_length"]) == ("distill", 64)
+
+
+def test_export_leaves_a_bundle_that_runs_by_itself(stack: LiveStack, exported: Run) -> None:
+    script = stack.artifact(exported, "bundle") / "detoxify.py"
+    done = subprocess.run(
+        [sys.executable, "-I", script, "what a day"], capture_output=True, encoding="utf-8", check=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert stack.artifact(exported, "bundle_zip").stat().st_size > 1000
+    figures = {item.metric: item.value for item in stack.store.summaries(exported.id)}
+    assert figures["bundle_peak_bytes"] > 2e7
 
 
 def test_detoxify_gives_every_row_of_a_table_once_and_in_order(stack: LiveStack, exported: Run, dump: Path) -> None:
