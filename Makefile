@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-soak test-gpu bench-train bench-kd lint lock clean
+.PHONY: quickstart test test-soak test-gpu bench-train bench-kd bench-shapes lint lock clean
 
 quickstart: $(READY)
 	$(BIN)/distox quickstart
@@ -20,6 +20,9 @@ test-gpu: $(READY)
 
 bench-train: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_train
+
+bench-shapes: $(READY)
+	$(BIN)/python -m tests.benchmarks.bench_shapes
 
 # About an hour; goes on where it was when it is run again.
 bench-kd: $(READY)
