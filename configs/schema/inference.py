@@ -72,10 +72,22 @@ class Decoding(Model):
 
 
 class Safety(Model):
-    """Phrases that the model may never write; each is blocked in every casing and with or without a space before it."""
+    """Phrases that the model may not write unless the comment holds them.
+
+    A phrase counts where it stands as whole words: in any casing, with any spacing between its words, in full-width
+    and other compatibility forms, with invisible characters inside; "Visit" isn't found in "Visitor". An output that
+    holds one is replaced by the next best of the beam, or written again with the phrase's tokens suppressed; where
+    that doesn't help the phrase is cut out and the row flagged.
+    """
 
     blocklist: Texts = ("Click here", "Read more", "Visit")
     """The phrases; [] for none."""
+
+    def broken_rules(self) -> Iterator[InitErrorDetails]:
+        """A phrase holds something."""
+        for number, phrase in enumerate(self.blocklist):
+            if not phrase.strip():
+                yield broken(f"blocklist.{number}", phrase, "is only whitespace", "remove it")
 
 
 class Engine(Model):
@@ -102,8 +114,10 @@ class RowInput(Model):
 
 
 class RowOutput(Model):
-    """The rewritten rows: all input columns, plus ``detoxified`` (with ``samples`` also ``detoxified_2`` and so on) and
-    ``distox_status``."""
+    """The rewritten rows: all input columns, plus ``detoxified`` and ``distox_status``.
+
+    With ``samples`` there are also ``detoxified_2`` and so on.
+    """
 
     format: Literal["input", "csv", "tsv", "jsonl"] = "input"
     """input: as the input."""

@@ -212,3 +212,10 @@ def test_a_segment_is_decoded_once_for_each_set_of_phrases_that_its_comments_lac
         ("two", without_visit),
         ("visit now", without_visit),
     ]
+
+
+def test_a_spec_can_ask_for_samples_of_a_least_length(copier: Path) -> None:
+    decoding = {"sampling": {"temperature": 3.0}, "min_new_tokens": 8, "max_new_tokens": 16, "no_repeat_ngram_size": 0}
+    outcome = load(copier, decoding=Decoding.model_validate(decoding)).rewrite(["you are"])[0]
+    assert outcome.text != load(copier).rewrite(["you are"])[0].text
+    assert len(toy.make_tokenizer()(outcome.text).input_ids) >= 8
