@@ -44,14 +44,19 @@ def metrics(
     name: Annotated[
         str | None, typer.Option(help="Only this live series, with its points.", show_default=False)
     ] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="An evaluation as one table with every figure, as wide as it gets.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show the figures of a run: the live ones while it works, the final ones with 95 % intervals at its end.
 
-    An evaluation is shown as a table; for a pipeline, the figures of every step.
+    An evaluation is shown as tables of quality, wording, speed, size and differences, which fit 100 columns; for a
+    pipeline, the figures of every step.
 
     ```
     distox metrics r-1k10dp4r1sxdtmjsm3
+    distox metrics r-1k10dp4r1sxdtmjsm3 --wide | less -S
     distox metrics r-1k10dp4r1sxdtmjsm3 --name loss
     ```
     """
@@ -65,7 +70,7 @@ def metrics(
         _refuse_name(run_id, name)
     from api.cli.tables import print_metrics
 
-    shown = [print_metrics(run, view, with_points=name is not None) for run, view in found]
+    shown = [print_metrics(run, view, with_points=name is not None, wide=wide) for run, view in found]
     if not any(shown):
         typer.echo("no figures yet")
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from api.cli.scores import WIDTH, score_tables
 from api.cli.watch import describe
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _COLOURS = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "RUNNING": "cyan", "STARTING": "cyan"}
 _WIDTH = 140
 """Columns where there is no terminal: a log or a pipe wraps nothing itself."""
+_WIDEST = 10_000
+"""Columns that nobody's table needs."""
 
 
 def render(table: Table) -> None:
@@ -73,8 +76,8 @@ def print_run(run: RunDetail) -> None:
         page.print(steps)
 
 
-def print_metrics(run: RunView, metrics: MetricsView, *, with_points: bool) -> bool:
-    """The figures of one run; whether there were any."""
+def print_metrics(run: RunView, metrics: MetricsView, *, with_points: bool, wide: bool = False) -> bool:
+    """The figures of one run; whether there were any. ``wide`` shows systems × metrics in one table, unwrapped."""
     if not metrics.series and not metrics.summaries:
         return False
     page = console()
@@ -90,8 +93,13 @@ def print_metrics(run: RunView, metrics: MetricsView, *, with_points: bool) -> b
         page.print(_series_table(live))
     of_systems = [item for item in metrics.summaries if item.system]
     others = [item for item in metrics.summaries if not item.system]
-    if of_systems:
-        page.print(_systems_table(of_systems))
+    if of_systems and wide:
+        Console(width=_WIDEST).print(_systems_table(of_systems))
+    elif of_systems:
+        narrow = page if page.is_terminal else Console(width=WIDTH)
+        for table in score_tables(of_systems):
+            narrow.print(table)
+            narrow.print()
     if others:
         page.print(_figures_table(others))
     return True

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from api.cli.scores import TABLES
 from cluster.store import Point
 from jobs.context import Summary
 from tests.api.command import Distox
@@ -23,10 +24,57 @@ def test_metrics_shows_an_evaluation_as_a_table_with_intervals(api: Api, distox:
     summaries = (Summary("joint", 0.05, "copy", 0.04, 0.06, 550), Summary("joint", 0.7, "student", 0.69, 0.71, 550))
     run = api.finish(evaluate(), summaries=summaries, points=(Point("systems_done", 1, 1.0),))
     shown = distox("metrics", run.id).stdout
-    assert "0.05 [0.04, 0.06]" in shown
+    assert "0.050" in shown
+    assert "0.040–0.060" in shown
     assert "student" in shown
     assert "systems_done" in shown
     assert json.loads(distox("metrics", run.id, "--json").stdout)["summaries"][1]["value"] == 0.7
+
+
+SYSTEMS = ("copy", "delete", "reference", "teacher", "student without KD", "student")
+MEANS = [metric for title in ("quality", "wording") for metric in TABLES[title]]
+COSTS = {
+    "rows_per_second": 344.0,
+    "latency_p50_seconds": 0.0051,
+    "latency_p95_seconds": 0.0093,
+    "speedup": 1.42,
+    "latency_speedup": 1.3,
+    "parameters": 222_903_552.0,
+    "bytes_on_disk": 891_600_000.0,
+    "model_memory_bytes": 1_210_000_000.0,
+    "peak_memory_bytes": 1_620_000_000.0,
+    "memory_ratio": 0.27,
+}
+
+
+def evaluation(api: Api) -> str:
+    """A whole one, of six systems."""
+    figures = [Summary(metric, 0.8666, name, 0.8551, 0.8789, 550) for name in SYSTEMS for metric in MEANS]
+    figures += [Summary(metric, value, name) for name in SYSTEMS[3:] for metric, value in COSTS.items()]
+    figures += [
+        Summary("joint_minus_student without KD", -0.0012, "student", -0.004, 0.002, 550),
+        Summary("joint_minus_student without KD_p_value", 0.41, "student", count=550),
+        Summary("a_figure_of_tomorrow", 7.5, "student"),
+    ]
+    return api.finish(evaluate(), summaries=tuple(figures)).id
+
+
+def test_an_evaluation_fits_100_columns_and_shows_every_figure_in_its_unit(api: Api, distox: Distox) -> None:
+    shown = distox("metrics", evaluation(api)).stdout
+    assert max(len(line) for line in shown.splitlines()) <= 100
+    for words in ("0.867", "0.855–0.879", "344", "5.1 ms", "222,903,552", "891.6 MB", "1,620 MB", "tomorrow", "7.500"):
+        assert words in shown
+    lines = [line.split() for line in shown.splitlines() if "-0.001" in line]
+    assert lines == [["student", "student", "without", "KD", "-0.001", "-0.004", "to", "+0.002", "0.410"]]
+    for title in (*TABLES, "others", "joint, paired on the same rows"):
+        assert title in shown
+
+
+def test_wide_is_one_table_that_nothing_wraps(api: Api, distox: Distox) -> None:
+    lines = [line for line in distox("metrics", evaluation(api), "--wide").stdout.splitlines() if line.strip()]
+    assert len(lines) == 2 + len(SYSTEMS)
+    assert "joint minus student without KD p value" in lines[1]
+    assert lines[-1].count("0.8666 [0.8551, 0.8789]") == len(MEANS)
 
 
 def test_metrics_of_one_name_shows_its_points(api: Api, distox: Distox) -> None:
