@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,10 @@ from rich.table import Table
 
 WIDTH = 100
 """Columns that every table fits into, with systems' names of up to 18 characters."""
+DIFFERENCES = "joint, paired on the same rows"
+"""Title of the last table."""
+OTHERS = "others"
+"""Title of what has no table of its own."""
 _DIFFERENCE = re.compile(r"joint_minus_(?P<other>.+?)(?P<p>_p_value)?$")
 
 
@@ -85,13 +89,16 @@ TABLES: dict[str, dict[str, Column]] = {
 _COLUMNS_OF_OTHERS = 5
 
 
-def score_tables(figures: Sequence[Figure]) -> Iterator[Table]:
-    """The tables that have anything to show, in order; the joint's differences last."""
+def score_tables(figures: Sequence[Figure], *, titles: Collection[str] | None = None) -> Iterator[Table]:
+    """The tables that have anything to show, in order; the joint's differences last.
+
+    Only those of ``titles``, if given.
+    """
     values = {(item.system, item.metric): item for item in figures}
     systems = list(dict.fromkeys(item.system for item in figures))
     for title, columns in _grouped(figures):
         rows = [name for name in systems if any((name, metric) in values for metric in columns)]
-        if not rows:
+        if not rows or (titles is not None and title not in titles):
             continue
         table = _table(title, "system")
         shown = {metric: column for metric, column in columns.items() if any((row, metric) in values for row in rows)}
@@ -100,8 +107,9 @@ def score_tables(figures: Sequence[Figure]) -> Iterator[Table]:
         for name in rows:
             table.add_row(escape(name), *(_cell(values.get((name, metric)), item) for metric, item in shown.items()))
         yield table
-    if differences := list(_differences(figures)):
-        table = _table("joint, paired on the same rows", "system", "minus")
+    differences = list(_differences(figures))
+    if differences and (titles is None or DIFFERENCES in titles):
+        table = _table(DIFFERENCES, "system", "minus")
         for heading in ("difference", "95 % interval", "p"):
             table.add_column(heading, justify="right")
         for row in differences:
@@ -119,7 +127,7 @@ def _grouped(figures: Sequence[Figure]) -> Iterator[tuple[str, dict[str, Column]
     ]
     for start in range(0, len(others), _COLUMNS_OF_OTHERS):
         part = others[start : start + _COLUMNS_OF_OTHERS]
-        yield "others", {metric: Column(escape(metric.replace("_", " "))) for metric in part}
+        yield OTHERS, {metric: Column(escape(metric.replace("_", " "))) for metric in part}
 
 
 def _differences(figures: Sequence[Figure]) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.scores import TABLES
+from api.cli.scores import DIFFERENCES, OTHERS, TABLES
 from cluster.store import Point
 from jobs.context import Summary
 from tests.api.command import Distox
@@ -66,7 +66,7 @@ def test_an_evaluation_fits_100_columns_and_shows_every_figure_in_its_unit(api: 
         assert words in shown
     lines = [line.split() for line in shown.splitlines() if "-0.001" in line]
     assert lines == [["student", "student", "without", "KD", "-0.001", "-0.004", "to", "+0.002", "0.410"]]
-    for title in (*TABLES, "others", "joint, paired on the same rows"):
+    for title in (*TABLES, OTHERS, DIFFERENCES):
         assert title in shown
 
 
