@@ -211,6 +211,74 @@ def test_more_candidates_than_beams_are_refused_with_the_remedy(copier: Path) ->
 
 
 @both_engines
+def test_samples_come_again_from_the_same_seed_and_not_from_another(copier: Path, engine: EngineName) -> None:
+    texts = toy.sentences(8)
+
+    def draw(seed: int) -> list[tuple[Generated, ...]]:
+        return load(copier, engine, sampling={"temperature": 2.0, "seed": seed}).candidates(texts, 4)
+
+    first = draw(1)
+    assert draw(1) == first
+    assert draw(2) != first
+    assert len({output.text for output in first[0]}) == 4
+
+
+@both_engines
+@pytest.mark.parametrize("sampling", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}])
+def test_sampling_only_the_likeliest_token_is_greedy(
+    copier: Path, engine: EngineName, sampling: dict[str, Any]
+) -> None:
+    texts = toy.sentences(10)
+    greedy = load(copier, engine, num_beams=1).generate(texts)
+    assert load(copier, engine, sampling=sampling).generate(texts) == greedy
+
+
+@both_engines
+def test_samples_follow_the_distribution_of_the_model(
+    tmp_path: Path, tokenizer: T5Tokenizer, engine: EngineName
+) -> None:
+    model: Any = toy.make_model(tokenizer, seed=6, initializer_factor=0.3)
+    folder = toy.save(model, tokenizer, tmp_path / "model")
+    batch = tokenizer([toy.PREFIX + "you"], return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**batch, decoder_input_ids=torch.tensor([[0]])).logits[0, 0] / 0.7
+    logits[0] = -torch.inf  # the pad token is never written
+    kept = logits.topk(5).indices.tolist()
+    expected = logits[kept].softmax(-1).tolist()
+    count = 1000
+    sampling = {"temperature": 0.7, "top_k": 5}
+    # One token each: the letters and words that an output can begin with differ from one another.
+    drawn = load(folder, engine, max_new_tokens=1, sampling=sampling).candidates(["you"], count)[0]
+    for index, share in zip(kept, expected, strict=True):
+        text = tokenizer.decode([index], skip_special_tokens=True)
+        seen = sum(output.text == text for output in drawn) / count
+        assert abs(seen - share) < 5 * (share * (1 - share) / count) ** 0.5 + 1e-9
+
+
+def test_a_sample_does_not_depend_on_its_neighbours_on_transformers(copier: Path) -> None:
+    texts = toy.sentences(6)
+    generator = load(copier, "transformers", sampling={"temperature": 2.0}, batch_size=3)
+    together = generator.candidates(texts, 2)
+    assert [generator.candidates([text], 3)[0][:2] for text in texts] == together
+
+
+@both_engines
+@pytest.mark.parametrize("decoding", [{}, {"num_beams": 1}, {"sampling": {}}])
+def test_an_output_has_at_least_min_new_tokens(copier: Path, engine: EngineName, decoding: dict[str, Any]) -> None:
+    outputs = load(copier, engine, min_new_tokens=6, **decoding).generate(["you", "you are"])
+    vocab = toy.make_tokenizer()
+    free = load(copier, engine, num_beams=1).generate(["you", "you are"])
+    assert free == ["you", "you are"]
+    assert min(len(vocab(text, add_special_tokens=False).input_ids) for text in outputs) >= 5, "▁ may be one token"
+
+
+def test_both_engines_mean_the_same_by_min_new_tokens(copier: Path) -> None:
+    texts = toy.sentences(20)
+    outputs = [load(copier, engine, min_new_tokens=5).generate(texts) for engine in ENGINES]
+    assert outputs[0] == outputs[1]
+
+
+@both_engines
 def test_candidates_hold_no_blocked_phrase_either(spammer: Path, engine: EngineName) -> None:
     for decoding in ({"num_beams": 4}, {"sampling": {"temperature": 1.5}}):
         generator = load(spammer, engine, blocklist=BLOCKED, **decoding)
