@@ -10,6 +10,7 @@ import torch
 
 from configs.schema.models import ModelSource
 from configs.schema.training import DistillationLoss, Training
+from jobs.arguments import PrecisionError, check_precision
 from jobs.collation import encode_pairs
 from jobs.context import JobStopped
 from jobs.data import Pair
@@ -166,3 +167,10 @@ def test_training_on_few_pairs_learns_them(tokenizer: Path, tmp_path: Path) -> N
     recorder = Recorder()
     make(tmp_path, tokenizer, recorder=recorder, max_steps=60, learning_rate=2e-2).train()
     assert recorder.values("loss")[-1] < 0.5 * recorder.values("loss")[0]
+
+
+def test_fp16_is_refused_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    training = Training(precision="fp16", allow_fp16=True)
+    with pytest.raises(PrecisionError, match=r"there is no GPU here; use precision: auto, or .*resources: \{gpus: 1\}"):
+        check_precision(training)
