@@ -22,7 +22,7 @@ from jobs.ranks import rank
 logger = logging.getLogger(__name__)
 
 CONFIG_FOLDER = Path(__file__).parent.parent / "configs" / "deepspeed"
-"""Holds zero1.json, zero2.json, zero3.json."""
+"""Holds a JSON file for each name in ``configs.schema.training.ZERO_STAGES``."""
 
 OURS = ("optimizer", "scheduler")
 """Parts of a DeepSpeed file that the spec's training section says already."""
@@ -52,9 +52,11 @@ def check_deepspeed() -> None:
 
 
 def load_deepspeed_config(name: str) -> dict[str, Any]:
-    """The DeepSpeed settings that ``training.deepspeed`` names: zero1, zero2, zero3, or a JSON file.
+    """The DeepSpeed settings that ``training.deepspeed`` names, or those of a JSON file.
 
-    Optimizer and scheduler are left out, with a warning: the spec's training section says them.
+    Optimizer and scheduler are left out, with a warning: the spec's training section says them. An offloaded optimizer
+    stays torch's AdamW, which steps on a CPU as it does on a GPU: DeepSpeed's own would be another one to build, and to
+    take checkpoints up by.
 
     Raises:
         ShardingError: no such name or file, or no JSON object in it.
@@ -73,7 +75,9 @@ def load_deepspeed_config(name: str) -> dict[str, Any]:
     for key in OURS:
         if config.pop(key, None) is not None:
             logger.warning("%s in %s is ignored: the spec's training section decides", key, path)
-    return config
+    if config.pop("zero_force_ds_cpu_optimizer", False):
+        logger.warning("zero_force_ds_cpu_optimizer in %s is ignored: AdamW is torch's wherever it steps", path)
+    return {**config, "zero_force_ds_cpu_optimizer": False}
 
 
 def join_alone() -> None:

@@ -21,7 +21,7 @@ from configs.schema.base import (
     refusal,
 )
 
-ZERO_STAGES = ("zero1", "zero2", "zero3")
+ZERO_STAGES = ("zero1", "zero2", "zero2_offload", "zero3", "zero3_offload")
 """The DeepSpeed files that ``configs/deepspeed`` holds."""
 
 FP16_REASON = (
@@ -116,7 +116,8 @@ class Training(Model):
     deepspeed: Annotated[
         Annotated[str, HoldsPath(always=False)] | None, Field(examples=["zero2", "./deepspeed.json"])
     ] = None
-    """zero1, zero2, zero3, or the path of a DeepSpeed JSON file; plain data-parallel training when left out."""
+    """zero1, zero2, zero3, or the path of a DeepSpeed JSON file; plain data-parallel training when left out.
+    zero2_offload and zero3_offload keep what a GPU has no room for in the machine's memory, and step there."""
     copy_warmup: CopyWarmup | None = None
     """For a model made on the spot; none when left out."""
     pad_to: Literal["longest", "max_length"] = "longest"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from configs.schema.training import ZERO_STAGES
 from jobs import finetune
 from jobs.sharding import CONFIG_FOLDER, ShardingError, check_deepspeed, gather_weights, load_deepspeed_config
 from tests.jobs.test_finetune import make_spec
@@ -41,10 +42,13 @@ def test_with_a_compiler_and_ninja_the_check_passes_and_without_ninja_it_does_no
         check_deepspeed()
 
 
-@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("name", ZERO_STAGES)
 def test_a_stage_is_found_by_its_name(name: str) -> None:
     config = load_deepspeed_config(name)
-    assert config["zero_optimization"]["stage"] == int(name[-1])
+    zero = config["zero_optimization"]
+    assert zero["stage"] == int(name.removesuffix("_offload")[-1])
+    assert ("offload_optimizer" in zero) == name.endswith("_offload")
+    assert config["zero_force_ds_cpu_optimizer"] is False
     assert not {"optimizer", "scheduler"} & set(config)
 
 
@@ -52,10 +56,13 @@ def test_a_file_of_ones_own_is_taken_without_what_the_spec_says(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps({"zero_optimization": {"stage": 2}, "optimizer": {"type": "Lamb"}}))
+    mine = {"zero_optimization": {"stage": 2}, "optimizer": {"type": "Lamb"}, "zero_force_ds_cpu_optimizer": True}
+    path.write_text(json.dumps(mine))
     with caplog.at_level(logging.WARNING):
-        assert load_deepspeed_config(str(path)) == {"zero_optimization": {"stage": 2}}
+        config = load_deepspeed_config(str(path))
+    assert config == {"zero_optimization": {"stage": 2}, "zero_force_ds_cpu_optimizer": False}
     assert "optimizer in" in caplog.text
+    assert "AdamW is torch's wherever it steps" in caplog.text
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "use one of zero1"), ("{", "not JSON"), ("[]", "no JSON obj")])
@@ -77,6 +84,7 @@ def test_whole_weights_are_fp32_copies() -> None:
 TRAIN = """
 import sys
 from pathlib import Path
+from configs.schema.training import ZERO_STAGES
 from jobs import finetune
 from tests.jobs.test_finetune import make_spec
 from tests.jobs.tiny import Recorder, tiny_source
