@@ -34,6 +34,7 @@ PARADETOX, POOL = SHARED / "paradetox.tsv", SHARED / "paradetox_cannot_rewrite.t
 SEEDS = (1, 2, 3)
 STUDENTS = {"ce": "student, CE only", "kd": "student, KD", "sequence_kd": "student, KD + sequence-level KD"}
 """Key → name in the table."""
+_SHORT = {"ce": "CE only", "kd": "KD", "sequence_kd": "KD + sequence-level KD", "teacher": "teacher"}
 METRICS = ("style", "content_reference", "fluency", "joint")
 VERBS: Mapping[str, Callable[[Any, JobContext], JobResult]] = {
     "prepare": prepare.run,
@@ -205,7 +206,7 @@ def run_plan(name: str, folder: Path, seeds: Sequence[int], *, num_threads: int)
     systems: dict[str, Any] = {key: {"control": key} for key in ("copy", "delete", "reference")}
     systems |= {key: {"model": {"name": str(path)}} for key, path in models.items()}
     judges = {"trained": str(data / "judges")}
-    scores = stage("scores", kind="evaluate", dataset=pairs, systems=systems, judges=judges)
+    scores = stage("scores", kind="evaluate", dataset=pairs, systems=systems, judges=judges, speed=None)
     return summarize(scores / "scores" / "rows.parquet", seeds)
 
 
@@ -254,7 +255,7 @@ def render(name: str, figures: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join([STUDENTS.get(key, key), *cells])} |")
     lines.append("")
     for key, item in figures["differences"].items():
-        what = key.replace("_", " ").replace("sequence kd", "sequence-level KD").replace("kd", "KD").replace("ce", "CE")
+        what = " minus ".join(_SHORT[name] for name in key.split("_minus_"))
         lines.append("- {}: {value:+.3f} [{low:+.3f}, {high:+.3f}], p = {p:.3f}".format(what, **item))
     return "\n".join([*lines, ""])
 
