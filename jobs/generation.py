@@ -2,8 +2,8 @@
 
 No output holds a blocked phrase that its source doesn't hold: outputs that do are replaced by the next best of the
 beam, else decoded again with the tokens suppressed that write the phrase, else the phrase is cut out and the output
-marked. An output that never held one is what it would have been without a blocklist, and takes no longer. Inputs are never cut: callers see
-to it that a text fits (``fits``). Text is never logged.
+marked. An output that never held one is what it would have been without a blocklist, and takes no longer. Inputs are
+never cut: callers see to it that a text fits (``fits``). Text is never logged.
 """
 
 from __future__ import annotations

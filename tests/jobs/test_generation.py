@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -17,35 +17,10 @@ from configs.schema.inference import Decoding, Engine, Safety
 from configs.schema.models import ModelSource
 from jobs.blocklist import Blocklist
 from jobs.conversion import convert
-from jobs.generation import BROKEN, CENSORED, CUT_OFF, EngineError, Generated, Generator, load_generator
-from jobs.models import ModelError, load_model, load_tokenizer
-from jobs.tokenization import train_tokenizer
+from jobs.generation import CENSORED, CUT_OFF, EngineError, Generated, load_generator
+from jobs.models import ModelError, load_model
 from tests.jobs import toy
-
-EngineName = Literal["ctranslate2", "transformers"]
-ENGINES: tuple[EngineName, ...] = ("ctranslate2", "transformers")
-both_engines = pytest.mark.parametrize("engine", ENGINES)
-
-
-def load(
-    folder: Path,
-    engine: EngineName = "ctranslate2",
-    *,
-    blocklist: Sequence[str] = (),
-    max_length: int = 48,
-    batch_size: int = 32,
-    compute_type: Any = "auto",
-    **decoding: Any,
-) -> Generator:
-    return load_generator(
-        ModelSource(name=str(folder)),
-        prefix=toy.PREFIX,
-        max_length=max_length,
-        decoding=Decoding(**({"max_new_tokens": 32} | decoding)),
-        safety=Safety(blocklist=tuple(blocklist)),
-        engine=Engine(name=engine, batch_size=batch_size, compute_type=compute_type),
-        num_threads=1,
-    )
+from tests.jobs.generating import ENGINES, EngineName, both_engines, load
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -311,35 +286,6 @@ def test_tokens_are_counted_with_prefix_and_end(copier: Path) -> None:
     assert not generator.fits("you are a very silly goose now")
 
 
-@both_engines
-def test_a_tokenizer_with_byte_pieces_blocks_counts_and_decodes(tmp_path: Path, engine: EngineName) -> None:
-    lines = [toy.PREFIX + text for text in toy.sentences(200)] + ["Click here to Visit us"] * 5
-    train_tokenizer(lines, vocab_size=400, folder=tmp_path / "tokenizer")
-    tokenizer = load_tokenizer(str(tmp_path / "tokenizer"))
-    model = toy.make_model(tokenizer, seed=4)
-    targets = ("you 😀 are", "Click here 😀", "now Visit")
-    toy.train(model, tokenizer, lambda generator: ("you", generator.choice(targets)), steps=60, batch_size=16)
-    folder = toy.save(model, tokenizer, tmp_path / "model")
-    options: dict[str, Any] = {"num_beams": 2, "no_repeat_ngram_size": 0}
-    assert load(folder, engine, **options).generate(["you"])[0] in targets
-    output = load(folder, engine, blocklist=("click here", "visit", "you 😀"), **options).decode(["you"])[0]
-    assert not re.search(r"click\s+here|visit|you\s+😀", output.text.lower())
-    assert load(folder, engine, **options).count_tokens("😀") >= 5
-
-
-@both_engines
-def test_bytes_that_make_no_character_are_marked(tmp_path: Path, engine: EngineName) -> None:
-    train_tokenizer([toy.PREFIX + text for text in toy.sentences(200)], vocab_size=400, folder=tmp_path / "tokenizer")
-    tokenizer = load_tokenizer(str(tmp_path / "tokenizer"))
-    model = toy.make_model(tokenizer, seed=4)
-    toy.train(model, tokenizer, lambda _: ("you", "😀😀"), steps=40, batch_size=8)
-    folder = toy.save(model, tokenizer, tmp_path / "model")
-    assert load(folder, engine, no_repeat_ngram_size=0).decode(["you"]) == [Generated("😀😀")]
-    # The second emoji would repeat three bytes of the first: what is written instead is whole, or marked.
-    output = load(folder, engine, no_repeat_ngram_size=3).decode(["you"])[0]
-    assert output.flaw in {BROKEN, CUT_OFF} or output.text == "😀"
-
-
 @pytest.mark.parametrize("special", ["</s>", "<pad>", "<unk>"])
 def test_a_special_token_in_a_comment_is_only_text(copier: Path, special: str) -> None:
     """``</s>`` is an HTML tag in comments and the end token of the model."""
@@ -393,11 +339,6 @@ def test_a_precision_that_transformers_lacks_is_refused(copier: Path) -> None:
 def test_a_precision_that_the_machine_lacks_is_refused_with_those_it_has(copier: Path) -> None:
     with pytest.raises(EngineError, match=r"engine\.compute_type is 'float16'.*float32"):
         load(copier, compute_type="float16")
-
-
-def test_a_blank_blocked_phrase_is_refused(copier: Path) -> None:
-    with pytest.raises(ValueError, match=r"safety\.blocklist"):
-        load(copier, blocklist=(" ",))
 
 
 def test_a_model_made_on_the_spot_runs(tokenizer: T5Tokenizer, tmp_path: Path) -> None:
