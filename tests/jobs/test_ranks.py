@@ -108,7 +108,17 @@ def test_ranks_are_taken_up_where_they_were(folder: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("stage", "world"), [("none", 1), ("zero1", 2), ("zero2", 1), ("zero3", 2), ("zero3", 1)])
+@pytest.mark.parametrize(
+    ("stage", "world"),
+    [
+        ("none", 1),
+        ("zero1", 2),
+        ("zero2", 1),
+        ("zero3", 2),
+        ("zero3", 1),
+        ("zero2_offload", 1),
+    ],
+)
 def test_sharded_ranks_are_taken_up_also_by_another_number_of_them(stage: str, world: int, folder: Path) -> None:
     assert resume(folder, stage, world=world) == []
 
