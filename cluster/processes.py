@@ -7,7 +7,9 @@ ever signalled, by pid. A shell that uses a stack does not carry it.
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +21,8 @@ import psutil
 
 MARK = "DISTOX_STACK_ID"
 POLL_SECONDS = 0.05
+LISTENING_PORTS = range(20_000, 32_768)
+"""Above the well-known ports, below Linux's default ``ip_local_port_range``."""
 
 
 class ProcessFailed(RuntimeError):  # noqa: N818 (says what happened, as the standard library's TimeoutExpired does)
@@ -119,15 +123,25 @@ def reap(pid: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct TCP ports of the loopback address that nobody listens on now."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    try:
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [int(item.getsockname()[1]) for item in sockets]
-    finally:
-        for item in sockets:
-            item.close()
+    """Distinct TCP ports of the loopback address that nobody listens on now.
+
+    They lie below those that the kernel gives to outgoing connections, or one that is opened before a child binds its
+    port would take it: Ray then goes on without its dashboard.
+
+    Raises:
+        OSError: nearly all are taken.
+    """
+    found: list[int] = []
+    for port in random.sample(LISTENING_PORTS, len(LISTENING_PORTS)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(errno.EADDRINUSE, f"there are no {count} free ports from {LISTENING_PORTS[0]:,} on")
 
 
 def _signal(process: psutil.Process, number: int) -> None:

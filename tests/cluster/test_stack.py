@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster import processes
 from cluster.interrupts import hold_interrupts, signals_as_interrupt
 from cluster.processes import ProcessFailed, end_marked, find_marked, free_ports, memory_bytes, spawn, wait_until_ready
 from cluster.stack import is_running, make_home, start_stack, stop_stack
@@ -145,6 +146,17 @@ class TestProcesses:
         assert len(set(ports)) == 20
         with socket.create_server(("127.0.0.1", ports[0])):
             assert ports[0] not in free_ports(20)
+
+    def test_free_ports_are_none_that_an_outgoing_connection_could_take_meanwhile(self) -> None:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("utf-8").split()[0])
+        assert max(free_ports(50)) < first
+
+    def test_a_port_that_is_taken_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            monkeypatch.setattr(processes, "LISTENING_PORTS", range(port, port + 1))
+            with pytest.raises(OSError, match="no 1 free ports"):
+                free_ports(1)
 
 
 class TestRunning:
