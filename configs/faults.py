@@ -203,6 +203,7 @@ _MESSAGES = {
     "string_type": "is no text",
     "string_too_short": "is empty",
     "string_too_long": "is too long",
+    "string_pattern_mismatch": "isn't written as it has to be",
     "too_short": "is empty",
     "model_type": "isn't keys and values",
     "model_attributes_type": "isn't keys and values",
@@ -253,6 +254,8 @@ def _remedy(kind: str, place: _Place, item: Mapping[str, Any]) -> str:
         return f"{did_you_mean(str(item['input']), expected.split(', '))}use one of {expected}"
     if kind == "string_too_long":
         return f"use at most {context['max_length']} characters"
+    if kind == "string_pattern_mismatch":
+        return _like_the_examples(place)
     return _REMEDIES.get(kind, SEE)
 
 
@@ -262,6 +265,13 @@ def _how_to_add(place: _Place) -> str:
     about = (field.description or "") if field is not None else ""
     sentence = " ".join(about.split()).split(". ")[0].rstrip(".").replace("``", "")
     return f"add it ({sentence})" if sentence else "add it"
+
+
+def _like_the_examples(place: _Place) -> str:
+    """How a text of a certain form is written, by the examples of its field."""
+    field = place.owner.model_fields.get(place.last) if place.owner is not None else None
+    examples = [str(item) for item in (field.examples or [])] if field is not None else []
+    return f"write it like {' or '.join(examples)}" if examples else SEE
 
 
 OTHER_WORDS = {

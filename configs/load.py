@@ -78,8 +78,8 @@ def validate_spec(data: Any, *, source: str = "spec") -> AnySpec:
         faults = faults_of(error, Spec, source=source)
         steps = data.get("steps")
         if data["kind"] == "pipeline" and isinstance(steps, Mapping):
-            # The schema looks at references only when every step is right.
-            told = {fault.field for fault in faults}
+            # The schema looks at references only when every step is right; then a name that stands for keys has them.
+            told = {fault.field for fault in faults} | {fault.field.removesuffix(".name") for fault in faults}
             faults += [
                 Fault(item.field, short(item.value) if item.value else "", item.message, item.remedy)
                 for item in broken_references(steps)

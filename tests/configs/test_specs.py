@@ -14,6 +14,7 @@ from configs.schema.kinds import Detoxify, Distill, Pipeline
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 DISTILL = "kind: distill\ndataset: {name: a}\nteacher_model: {name: t}\nstudent_model: {name: s}\n"
+EXPORT = "kind: export\nmodel: {name: a}\n"
 
 
 def test_the_defaults_are_those_of_the_recipe() -> None:
@@ -64,6 +65,8 @@ def test_the_embedded_gate_and_the_embedded_style_judge_are_two_models_but_one_n
         (DISTILL + "teacher_cache: {file: a}", "teacher_cache.file", "did you mean folder"),
         (DISTILL + "teacher_cache: bf16", "teacher_cache", "write true or false, or keys"),
         ("kind: prepare\ndataset: {name: a, split: {train: 0.9, test: 0.2}}", "dataset.split", "at most 1"),
+        (EXPORT + "card: {license: CC BY 4.0}", "card.license", "write it like apache-2.0 or cc-by-4.0"),
+        (EXPORT + "card: {language: English}", "card.language", "write it like en"),
         ("", "spec", "kind"),
         ("kind: distil", "kind", "did you mean distill"),
         ("kind: export\nkind: export", "line 2", "twice"),
@@ -78,6 +81,13 @@ def test_a_fault_names_field_and_remedy(text: str, field: str, remedy: str) -> N
     with pytest.raises(SpecError) as caught:
         parse_spec(text)
     assert any(fault.field.startswith(field) and remedy in str(fault) for fault in caught.value.faults), caught.value
+
+
+def test_a_broken_reference_that_stands_for_keys_is_told_once() -> None:
+    step = "kind: distill, dataset: {name: a, extra: '${steps.gone.rows}'}, teacher_model: {name: b}"
+    with pytest.raises(SpecError) as caught:
+        parse_spec(f"kind: pipeline\nsteps: {{a: {{{step}, student_model: {{name: c}}}}}}")
+    assert [fault.field for fault in caught.value.faults] == ["steps.a.dataset.extra.name"]
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
