@@ -77,15 +77,6 @@ def test_two_ranks_end_in_the_weights_of_one_and_stop_together(folder: Path) -> 
     assert_equal_weights(folder, tolerance=1e-5)
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("stage", ["zero2", "zero3"])
-def test_sharded_ranks_end_in_the_weights_of_one(stage: str, folder: Path) -> None:
-    rank_script.train(folder, 1, 0)
-    run_ranks(folder, stage, timeout=600)
-    assert_equal_weights(folder, tolerance=1e-4)
-
-
 def resume(folder: Path, deepspeed: str, *, world: int) -> list[str]:
     """Train whole on two ranks; then stop a training on two, and take it up on ``world``; the weights that differ."""
 
