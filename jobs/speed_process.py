@@ -8,6 +8,7 @@ worker which decodes wouldn't load.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -67,7 +68,8 @@ def _answer(answers: TextIO, value: Any) -> None:
 
 def main() -> None:
     """Answers go where stdout was; whatever a library prints goes to stderr."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
+    # Whoever asked may be gone: then there is nobody to answer, and nothing went wrong here.
+    with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         serve(sys.stdin, answers)
 
