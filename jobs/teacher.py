@@ -53,6 +53,8 @@ class Teacher:
         self._scale = output_scale(model)
         self._cache: StateCache | None = None
         self._hashes: Mapping[int, RowHash] = {}
+        self.num_rows_made: int | None = None
+        """Rows that the body was run on, by all ranks, before it was let go; None while it is there."""
 
     @property
     def device(self) -> torch.device:
@@ -85,9 +87,10 @@ class Teacher:
         with torch.autocast(self.device.type, enabled=False):
             return last_states(self._model, batch["input_ids_t"], batch["attention_mask_t"], batch["labels_t"])
 
-    def take_from(self, cache: StateCache, hashes: Mapping[int, RowHash]) -> None:
+    def take_from(self, cache: StateCache, hashes: Mapping[int, RowHash], *, num_rows_made: int) -> None:
         """Let the body go: from now on states are those of ``cache``, which holds all that will be asked for."""
         self._cache, self._hashes, self._model = cache, hashes, None
+        self.num_rows_made = num_rows_made
 
     def _taken(self, batch: Batch) -> torch.Tensor:
         assert self._cache is not None, "take_from gave it"
@@ -178,7 +181,7 @@ def keep_states(
     share.write()
     wait_for_ranks()
     _open_all(cache, hashes)
-    teacher.take_from(cache, hashes)
+    teacher.take_from(cache, hashes, num_rows_made=len(missing))
 
 
 def _open_all(cache: StateCache, hashes: Mapping[int, RowHash]) -> None:

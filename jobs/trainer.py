@@ -70,7 +70,7 @@ class PairTrainer(Seq2SeqTrainer):
         selection: Selection | None = None,
         resumption: Resumption | None = None,
     ) -> None:
-        self._teacher = teacher
+        self.teacher = teacher
         self.phases = phases
         self._report = report
         self._should_stop = should_stop
@@ -235,8 +235,8 @@ class PairTrainer(Seq2SeqTrainer):
         return t5
 
     def _forward(self, model: torch.nn.Module, batch: Batch) -> LossSums:
-        has_teacher = self._teacher is not None and "input_ids_t" in batch
-        teacher = self._teacher.project(batch) if self._teacher is not None and has_teacher else None
+        has_teacher = self.teacher is not None and "input_ids_t" in batch
+        teacher = self.teacher.project(batch) if self.teacher is not None and has_teacher else None
         sums: LossSums = model(
             input_ids=batch["input_ids_s"],
             attention_mask=batch["attention_mask_s"],

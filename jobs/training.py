@@ -66,7 +66,8 @@ def train_on_pairs(
 ) -> JobResult:
     """Train, evaluate, save. With a teacher the loss is ``loss``, without one it is cross-entropy.
 
-    With ``teacher_cache`` the teacher's states are kept, and the teacher is gone before the first step.
+    With ``teacher_cache`` the teacher's states are kept, and the teacher is gone before the first step; the figure
+    ``teacher_rows_made`` tells of how many rows this attempt had to make them, 0 when all were there.
 
     Raises:
         ValueError: a dataset, a model, or a setting that can't be used here; named in the message.
@@ -105,6 +106,8 @@ def train_on_pairs(
         **{name: float(count) for name, count in material.splits.extra.items()},
         "training_seconds": time.monotonic() - began,
     }
+    if trainer.teacher is not None and trainer.teacher.num_rows_made is not None:
+        final["teacher_rows_made"] = float(trainer.teacher.num_rows_made)
     if record is not None:
         write_record(context.output / MODEL, replace(record, figures=final))
     return JobResult({MODEL: MODEL}, tuple(Summary(name, value) for name, value in final.items()))

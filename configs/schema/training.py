@@ -47,7 +47,10 @@ class DistillationLoss(Model):
 
 
 class TeacherCache(Model):
-    """The teacher's last decoder states on disk, once for each row; memory-mapped when they are read."""
+    """The teacher's last decoder states on disk, once for each row; memory-mapped when they are read.
+
+    The figure ``teacher_rows_made`` of a run tells for how many rows its teacher had to work; 0 when all were there.
+    """
 
     dtype: Literal["fp16", "bf16"] = "fp16"
     """What a state is kept in. A state beyond fp16's range is refused by name; bf16 holds it, less exactly."""

@@ -201,6 +201,17 @@ def test_a_second_run_with_the_same_teacher_runs_none(
     assert second.values("teacher_cache_rows") == first.values("teacher_cache_rows")[-1:]
 
 
+def test_a_run_tells_in_the_end_for_how_many_rows_its_teacher_worked(folder: Path, tmp_path: Path) -> None:
+    made: list[float | None] = []
+    for seed, cached in ((1, True), (2, True), (1, False)):
+        context = Recorder().context(tmp_path / f"{seed}{cached}", cache=tmp_path / "cache")
+        result = distill.run(spec(folder, cached, seed=seed, epochs=1.0, max_steps=None), context)
+        figures = {summary.metric: summary.value for summary in result.summaries}
+        made.append(figures.get("teacher_rows_made"))
+    pairs = load_pairs(spec(folder, True).dataset)
+    assert made == [len(pairs.train) + len(pairs.validation), 0, None]
+
+
 def test_another_teacher_takes_nothing_of_the_first(folder: Path, tmp_path: Path) -> None:
     for number in (1, 2):
         found = run(spec(folder, True, teacher=f"teacher{number}"), tmp_path / str(number), tmp_path / "cache")
