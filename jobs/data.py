@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,13 @@ def _limit(splits: PairSplits, dataset: Dataset) -> PairSplits:
         size = min(len(part), max(1, round(len(part) * share)))
         return tuple(part[index] for index in sorted(chance.sample(range(len(part)), size)))
 
-    return PairSplits(*(drawn(getattr(splits, name)) for name in SPLITS))
+    limited = PairSplits(*(drawn(getattr(splits, name)) for name in SPLITS))
+    return replace(limited, left_out={name: _sources_without(splits, limited, name) for name in SPLITS})
+
+
+def _sources_without(splits: PairSplits, limited: PairSplits, name: str) -> tuple[str, ...]:
+    kept = {pair.source for pair in getattr(limited, name)}
+    return tuple(pair.source for pair in getattr(splits, name) if pair.source not in kept)
 
 
 def _wanted(dataset: Dataset, targets: Sequence[str]) -> dict[str, Sequence[str]]:

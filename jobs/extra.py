@@ -5,8 +5,8 @@ This is the second half of sequence-level distillation: the student learns from 
 pseudo-targets for each (Calderon et al., "A Systematic Study of Knowledge Distillation for Natural Language Generation
 with Pseudo-Target Training", ACL 2023).
 
-Guarantee: no comment of validation or test comes into train, whatever its casing, spacing and punctuation; a comment
-joins once. It knows no model.
+Guarantee: no comment of validation or test comes into train, whatever its casing, spacing and punctuation, and whether
+or not ``limit`` leaves it to be tested on; a comment joins once. It knows no model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobs.rewritten import STATUS, USABLE, find_rewrites, find_rows
 from jobs.tables import DataError, Row, check_columns, read_rows, text_of
 
 FIELD = "dataset.extra"
-_WORDS = re.compile(r"\w+")
+_WORDS = re.compile(r"[^\W_]+")
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,9 @@ def join_extra(splits: PairSplits, dataset: Dataset) -> PairSplits:
             "candidates where it was made, or leave extra out"
         )
     for name in ("test", "validation"):
-        for pair in getattr(splits, name):
-            counts[f"extra_in_{name}"] += found.pop(key_of(pair.source), None) is not None
+        sources = [pair.source for pair in getattr(splits, name)]
+        for source in (*sources, *splits.left_out.get(name, ())):
+            counts[f"extra_in_{name}"] += found.pop(key_of(source), None) is not None
     train = _join(splits.train, found, dataset.extra, counts)
     level = logging.INFO if counts["extra_targets"] else logging.WARNING
     logger.log(level, "%s: %s", FIELD, ", ".join(f"{name} {number}" for name, number in counts.items()))
@@ -66,7 +67,8 @@ def join_extra(splits: PairSplits, dataset: Dataset) -> PairSplits:
 def key_of(text: str) -> str:
     """What two comments have in common that are the same but for casing, spacing, punctuation and Unicode form."""
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(_WORDS.findall(plain)) or " ".join(plain.split())
+    # Joined: "don't", "don ' t" and "dont" are one word.
+    return "".join(_WORDS.findall(plain)) or "".join(plain.split())
 
 
 _COUNTS = tuple(

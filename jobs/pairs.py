@@ -37,6 +37,8 @@ class PairSplits:
     test: tuple[Pair, ...]
     extra: Mapping[str, int] = field(default_factory=dict, compare=False, kw_only=True)
     """What became of the rows of ``dataset.extra`` (``jobs.extra.join_extra``); empty where there were none."""
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False, kw_only=True)
+    """Split → its sources that ``dataset.limit`` leaves out: those of test may still be tested on by others."""
 
 
 def is_prepared(path: Path) -> bool:

@@ -69,13 +69,26 @@ def test_every_kept_rewrite_of_a_new_comment_becomes_a_target(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "comment", ["held out", " HELD  out!\n", "“You are an idiot”", "you are an IDIOT…", "ｈｅｌｄ out"]
+    "comment", ["held out", " HELD  out!\n", "“You are an idiot”", "you are an IDIOT…", "ｈｅｌｄ out", "_held_ o'ut"]
 )
 def test_a_comment_of_validation_or_test_never_joins_however_it_is_written(comment: str, tmp_path: Path) -> None:
     file = write_rows(tmp_path, [rewritten(comment, "leak"), rewritten("new", "a")])
     joined = join_extra(SPLITS, dataset(str(file)))
     assert added(joined) == [Pair("new", ("a",))]
     assert joined.extra["extra_in_test"] + joined.extra["extra_in_validation"] == 1
+
+
+def test_a_comment_of_test_never_joins_where_a_limit_leaves_it_out(tmp_path: Path) -> None:
+    def many(name: str) -> tuple[Pair, ...]:
+        return tuple(Pair(f"{name} {number}", ("neutral",)) for number in range(10))
+
+    write_pairs(PairSplits(many("train"), many("validation"), many("test")), tmp_path / "data", about={})
+    rows = [rewritten(pair.source, "leak") for name in ("validation", "test") for pair in many(name)]
+    file = write_rows(tmp_path, [*rows, rewritten("new", "a")])
+    joined = load_pairs(dataset(str(file), name=str(tmp_path / "data"), limit=6))
+    assert len(joined.test) == 2
+    assert [pair.source for pair in joined.train if not pair.source.startswith("train")] == ["new"]
+    assert (joined.extra["extra_in_test"], joined.extra["extra_in_validation"]) == (10, 10)
 
 
 def test_comments_without_a_word_are_told_apart_by_their_signs() -> None:
