@@ -34,6 +34,10 @@ LEFT_BEHIND_SECONDS = 86_400.0
 RowHash = bytes
 
 
+class StatesLost(RuntimeError):  # noqa: N818 (named for what happened)
+    """States that were written aren't there; the message says why that may be."""
+
+
 class StateCache:
     """The states of one teacher by the hash of a row.
 
@@ -50,7 +54,13 @@ class StateCache:
         return row in self._places
 
     def __getitem__(self, row: RowHash) -> torch.Tensor:
-        """The states of an open row, (N, D) on the CPU; a view of the mapped file."""
+        """The states of an open row, (N, D) on the CPU; a view of the mapped file.
+
+        Raises:
+            StatesLost: it isn't open.
+        """
+        if row not in self._places:
+            raise self._lost()
         file, start, end = self._places[row]
         return self._files[file][start:end]
 
@@ -75,10 +85,17 @@ class StateCache:
         return names
 
     def open(self, names: Iterable[str]) -> None:
-        """Map files that ``find`` has named, here or on another rank."""
+        """Map files that ``find`` has named, here or on another rank.
+
+        Raises:
+            StatesLost: one isn't there.
+        """
         for name in names:
-            with safe_open(self._folder / name, framework="pt") as file:
-                states, ends = file.get_tensor(STATES), file.get_tensor(ENDS).tolist()
+            try:
+                with safe_open(self._folder / name, framework="pt") as file:
+                    states, ends = file.get_tensor(STATES), file.get_tensor(ENDS).tolist()
+            except FileNotFoundError:
+                raise self._lost() from None
             number = len(self._files)
             self._files.append(states)
             starts = [0, *ends[:-1]]
@@ -105,6 +122,12 @@ class StateCache:
         finally:
             temporary.unlink(missing_ok=True)
         _sync(self._folder)
+
+    def _lost(self) -> StatesLost:
+        return StatesLost(
+            f"teacher_cache: states are missing in {self._folder}; give all nodes one shared folder "
+            "(teacher_cache.folder), and delete none while a run uses it"
+        )
 
     def _remove_left_behind(self) -> None:
         for file in self._folder.glob("*.tmp"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.teacher_cache import LEFT_BEHIND_SECONDS, SUFFIX, StateCache
+from jobs.teacher_cache import LEFT_BEHIND_SECONDS, SUFFIX, StateCache, StatesLost
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -133,6 +133,16 @@ def test_a_writer_that_was_killed_leaves_nothing_that_is_read(tmp_path: Path) ->
     cache.add(states(1))
     assert not left[0].exists()
     assert len(cache.find({name(0), name(1)})) == 2
+
+
+def test_states_that_another_node_wrote_into_a_folder_of_its_own_are_told_missing(tmp_path: Path) -> None:
+    StateCache(tmp_path / "there").add(states(0))
+    names = StateCache(tmp_path / "there").find({name(0)})
+    here = StateCache(tmp_path / "here")
+    with pytest.raises(StatesLost, match=r"missing in .*/here; give all nodes one shared folder"):
+        here.open(names)
+    with pytest.raises(StatesLost, match="states are missing"):
+        here[name(0)]
 
 
 def test_a_disk_that_is_full_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
