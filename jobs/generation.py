@@ -132,6 +132,8 @@ class _Row:
     suppressed: frozenset[TokenSequence] = frozenset()
     clean: list[list[int]] = field(default_factory=list)
     """Outputs that can be given."""
+    drawn_again: Sequence[int] | None = None
+    """The numbers of the samples that hold a phrase; None before the first time. The others are clean already."""
     blocked: list[list[int]] = field(default_factory=list)
     """Outputs of the last time that hold a phrase."""
     blank: list[list[int]] = field(default_factory=list)
@@ -203,23 +205,31 @@ class _TextGenerator:
         num_outputs = self._decoding.num_beams if is_beam and self._blocklist.phrases else count
         found = self._backend.run([Input(row.ids, row.suppressed) for row in rows], num_outputs)
         for row, outputs in zip(rows, found, strict=True):
-            self._sort(row, outputs, count)
+            if is_beam:
+                self._sort_beam(row, outputs, count)
+            else:
+                self._sort_samples(row, outputs)
 
-    def _sort(self, row: _Row, outputs: Sequence[list[int]], count: int) -> None:
-        is_beam = self._decoding.sampling is None
-        if is_beam:
-            row.clean = []  # the same hypotheses come again
-        row.blocked, row.blank = [], []
+    def _sort_beam(self, row: _Row, outputs: Sequence[list[int]], count: int) -> None:
+        row.clean, row.blocked, row.blank = [], [], []  # the same hypotheses come again
         for output in outputs:
             if len(row.clean) == count:
                 return
             text = self._text(output)
             if row.blocklist.is_in(text):
                 row.blocked.append(output)
-            elif is_beam and row.blocked and not text.strip():
+            elif row.blocked and not text.strip():
                 row.blank.append(output)
             else:
                 row.clean.append(output)
+
+    def _sort_samples(self, row: _Row, outputs: Sequence[list[int]]) -> None:
+        """Take those that are still wanted: a sample that was clean would come a second time with the same seed."""
+        wanted = range(len(outputs)) if row.drawn_again is None else row.drawn_again
+        is_blocked = {number: row.blocklist.is_in(self._text(outputs[number])) for number in wanted}
+        row.clean += [outputs[number] for number in wanted if not is_blocked[number]]
+        row.drawn_again = [number for number in wanted if is_blocked[number]]
+        row.blocked = [outputs[number] for number in row.drawn_again]
 
     def _suppress_more(self, row: _Row) -> bool:
         """Add what writes the phrases that this row wrote; False where there is nothing to add.

@@ -183,3 +183,19 @@ def test_what_the_source_holds_may_come_out_and_nothing_else(spammer: Spammer, e
     kept = [(old, new) for old, new in zip(free, outputs, strict=True) if not holds_a_phrase(old, others)]
     assert [new for _, new in kept] == [old for old, _ in kept]
     assert sum(holds_a_phrase(text) for text in outputs) >= 4
+
+
+@engines
+def test_of_several_samples_only_those_that_held_a_phrase_are_drawn_again(spammer: Spammer, engine: EngineName) -> None:
+    sources = spammer.sources(SPELLINGS, toy.WORDS[:1])[:24]
+    sampling = {"temperature": 1.0}
+    freely = load(spammer, engine, (), sampling=sampling).candidates(sources, 6)
+    outputs = load(spammer, engine, sampling=sampling).candidates(sources, 6)
+    assert [item for row in outputs for item in row if holds_a_phrase(item.text)] == []
+    if engine == "transformers":  # where a sample depends on nothing but seed, input and number
+        clean = [[item for item in row if not holds_a_phrase(item.text)] for row in freely]
+        assert sum(0 < len(row) < 6 for row in clean) > 12, "most rows have samples of both kinds"
+        assert [list(row[: len(kept)]) for row, kept in zip(outputs, clean, strict=True)] == clean
+        again = [row[len(kept) :] for row, kept in zip(outputs, clean, strict=True)]
+        copies = [item in kept for row, kept in zip(again, clean, strict=True) for item in row]
+        assert sum(copies) < 0.2 * len(copies)
