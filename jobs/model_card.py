@@ -180,7 +180,10 @@ def _training(record: ModelRecord) -> Iterator[str]:
             f"validation, {data.num_test:,} held out for the test (split by distinct source, seed {data.split_seed}, "
             f"digest `{data.split_sha256[:16]}`)"
         )
-    yield f"- Began with: {_origin(record.parent, 'random weights' if record.training else UNKNOWN)}"
+    if record.teacher is not None and record.parent == record.teacher:
+        yield "- Began with: the teacher's weights, of all its layers or of some"
+    else:
+        yield f"- Began with: {_origin(record.parent, 'random weights' if record.training else UNKNOWN)}"
     if record.teacher is not None:
         yield f"- Teacher: {_origin(record.teacher, UNKNOWN)}"
     if record.loss is not None:

@@ -112,7 +112,8 @@ def _draw_lines(axes: Axes, names: Sequence[str], values: dict[tuple[str, str], 
     joints = [values[name, "joint"] for name in names]
     low = min([0.0, axes.get_ylim()[0]])
     high = max([*(item.value for item in joints), axes.get_ylim()[1]])
-    axes.set_ylim(low, high + 0.06 * (high - low))
+    # Markers of models that are near 0 are seen whole.
+    axes.set_ylim(low - 0.04 * (high - low), high + 0.06 * (high - low))
     bottom, top = axes.get_ylim()
     at = spread([(item.value - bottom) / (top - bottom) for item in joints], LABEL_GAP)
     for name, item, place in zip(names, joints, at, strict=True):

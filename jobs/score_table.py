@@ -17,6 +17,8 @@ QUALITY = {
     "joint": "joint",
 }
 """Metric → heading, each with its interval."""
+_FORMS = {"chrf": "{:.1f}", "inverse_perplexity": "{:.4f}"}
+"""How a metric is written; others with three digits after the point, or one where they are large."""
 WORDING = {
     "chrf": "chrF",
     "copy_rate": "copies",
@@ -88,7 +90,9 @@ def _cost_notes(evaluation: Evaluation) -> list[str]:
 
 
 def _intervals(names: Sequence[str], metrics: dict[str, str], values: dict[tuple[str, str], Summary]) -> str:
-    rows = [[name, *(_interval(values.get((name, metric))) for metric in metrics)] for name in names]
+    rows = [
+        [name, *(_interval(values.get((name, metric)), _FORMS.get(metric)) for metric in metrics)] for name in names
+    ]
     return _table(["system", *metrics.values()], rows)
 
 
@@ -121,10 +125,10 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _interval(item: Summary | None) -> str:
+def _interval(item: Summary | None, form: str | None) -> str:
     if item is None:
         return ""
-    form = "{:.3f}" if abs(item.value) < 10 else "{:,.1f}"
+    form = form or ("{:.3f}" if abs(item.value) < 10 else "{:,.1f}")
     ends = "" if item.low is None or item.high is None else f" [{form.format(item.low)}, {form.format(item.high)}]"
     return form.format(item.value) + ends
 

@@ -65,9 +65,12 @@ def load_deepspeed_config(name: str) -> dict[str, Any]:
     path = named if named.is_file() else Path(name).expanduser()
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    except OSError as error:
         names = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.json")))
-        raise ShardingError(f"training.deepspeed is {name!r}; use one of {names}, or the path of a JSON file") from None
+        raise ShardingError(
+            f"training.deepspeed is {name!r}, which can't be read ({error.strerror}); use one of {names}, or the path "
+            "of a JSON file"
+        ) from None
     except ValueError as error:
         raise ShardingError(f"training.deepspeed: {path} is not JSON ({error}); correct it") from None
     if not isinstance(config, dict):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,18 @@ def test_a_card_says_data_teacher_loss_limits_and_how_to_use_both_engines(studen
     assert "AutoModelForSeq2SeqLM" in text
     assert "'detoxify: ' + comment" in text
     assert "Not evaluated on a test split" in text
+
+
+def test_a_student_made_of_its_teacher_says_so(student: Path, tmp_path: Path) -> None:
+    record = read_record(student)
+    assert record is not None
+    copied = tmp_path / "copied"
+    shutil.copytree(student, copied)
+    write_record(copied, replace(record, parent=record.teacher))
+    run(copied, tmp_path / "out")
+    assert "Began with: the teacher's weights" in card(tmp_path / "out").text
+    run(student, tmp_path / "other")
+    assert "Began with: random weights" in card(tmp_path / "other").text
 
 
 def test_a_card_and_the_published_record_hold_no_path_of_the_machine(student: Path, tmp_path: Path) -> None:

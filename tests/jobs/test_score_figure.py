@@ -7,8 +7,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
-from jobs.score_figure import COLOURS, SHAPES, spread
+from jobs.context import Summary
+from jobs.score_figure import COLOURS, SHAPES, _draw_lines, spread
 
 
 @given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.01, 0.1))
@@ -28,3 +30,12 @@ def test_near_labels_share_the_way() -> None:
 
 def test_every_model_of_eight_has_a_colour_and_a_shape_of_its_own() -> None:
     assert len(set(zip(COLOURS, SHAPES, strict=True))) == len(set(COLOURS)) == len(set(SHAPES)) == 8
+
+
+def test_what_is_near_0_is_seen_whole() -> None:
+    axes = Figure().add_subplot()
+    axes.set_ylim(0.0, 0.02)
+    _draw_lines(axes, ["copy"], {("copy", "joint"): Summary("joint", 1.0)})
+    bottom, top = axes.get_ylim()
+    assert bottom < -0.03 * (top - bottom)
+    assert top > 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs.schema.kinds import Evaluate
+from jobs.context import Summary
 from jobs.judges.fluency import FluencyJudge
 from jobs.judges.panel import Panel, Scores
 from jobs.metrics import Values
@@ -98,6 +99,16 @@ def test_only_the_others_are_relative_to_the_baseline(found: Evaluation) -> None
     assert values["teacher", "latency_p95_seconds"] == pytest.approx(0.4)
     assert values["teacher", "peak_memory_bytes"] == 900_000_000
     assert {system for system, metric in values if metric == "speedup"} == {"student"}
+
+
+def test_small_and_large_figures_of_the_wording_have_digits_that_tell_something(found: Evaluation) -> None:
+    values = [
+        Summary("chrf", 8.381, system="student", low=6.452, high=10.231),
+        Summary("inverse_perplexity", 0.00231, system="student", low=0.00201, high=0.00249),
+        Summary("copy_rate", 0.25, system="student"),
+    ]
+    lines = [line for line in render_tables(found, values).split("## Wording")[1].splitlines() if "student" in line]
+    assert lines[0] == "| student | 8.4 [6.5, 10.2] | 0.250 |  | 0.0023 [0.0020, 0.0025] |  |  |"
 
 
 def test_the_tables_show_costs_in_units_and_every_comparison(found: Evaluation) -> None:
