@@ -19,9 +19,11 @@ from pydantic import BaseModel
 
 from configs.load import Fault, SpecError, parse_spec, validate_spec
 from configs.schema.base import REFERENCE_PATTERN, Resources, SpecBase
-from configs.schema.data import Dataset, Split
-from configs.schema.inference import RowInput, Safety, System
-from configs.schema.kinds import AnySpec, Detoxify
+from configs.schema.data import Dataset, ExtraPairs, Split
+from configs.schema.export import Card
+from configs.schema.inference import RowInput, Safety, Speed, System
+from configs.schema.kinds import AnySpec, Detoxify, Export
+from configs.schema.training import TeacherCache
 
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 JSON_TYPE = "application/json"
@@ -33,15 +35,25 @@ TEXTS: frozenset[tuple[type[BaseModel], str]] = frozenset(
         (Dataset, "source_column"),
         (Dataset, "target_column"),
         (Dataset, "prefix"),
+        (ExtraPairs, "source_column"),
+        (ExtraPairs, "target_column"),
         (Split, "column"),
         (RowInput, "text_column"),
         (Safety, "blocklist"),
         (Detoxify, "prefix"),
+        (Export, "prefix"),
+        (Speed, "baseline"),
+        (Card, "title"),
+        (Card, "license"),
+        (Card, "language"),
+        (Card, "system"),
     }
 )
 """Fields with text of any form, which no job takes for a place."""
 
-FILES: frozenset[tuple[type[BaseModel], str]] = frozenset({(RowInput, "path"), (System, "rows"), (SpecBase, "output")})
+WRITTEN: frozenset[tuple[type[BaseModel], str]] = frozenset({(SpecBase, "output"), (TeacherCache, "folder")})
+"""Fields that name a folder which a job writes into."""
+FILES: frozenset[tuple[type[BaseModel], str]] = WRITTEN | {(RowInput, "path"), (System, "rows"), (Card, "results")}
 """Fields that name a file or folder and never something of a hub."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -158,7 +170,7 @@ def _places(model: BaseModel, field: str) -> Iterator[_Place]:
             if isinstance(value, BaseModel):
                 yield from _places(value, where)
             elif value not in words:
-                yield _Place(where, value, (owner, name) in FILES, (owner, name) == (SpecBase, "output"))
+                yield _Place(where, value, (owner, name) in FILES, (owner, name) in WRITTEN)
 
 
 def _strings(value: Any, field: str) -> Iterator[tuple[str, str | BaseModel]]:

@@ -20,6 +20,7 @@ from tests.api.specs import export
 PLACES = {
     "SpecBase.output",
     "Dataset.name",
+    "ExtraPairs.name",
     "ModelSource.name",
     "ModelSource.tokenizer",
     "RowInput.path",
@@ -29,7 +30,11 @@ PLACES = {
     "Judges.fluency",
     "Judges.trained",
     "Judges.gate",
+    "Keep.gate",
+    "Keep.content_judge",
     "Training.deepspeed",
+    "TeacherCache.folder",
+    "Card.results",
 }
 """Fields that may name a place; each is checked."""
 
@@ -149,6 +154,44 @@ def test_only_an_admin_chooses_where_results_go(api: Api) -> None:
     spec = detoxify(str(api.home / "inputs" / "dump.csv"), output=str(api.home / "inputs" / "results"))
     assert [fault["field"] for fault in faults_for(api, "ada", spec)] == ["output"]
     assert faults_for(api, "root", spec) == []
+
+
+def test_only_an_admin_chooses_where_a_teachers_states_go(api: Api) -> None:
+    (api.home / "inputs").mkdir()
+    spec = {
+        "kind": "distill",
+        "dataset": {"name": "a/pairs"},
+        "teacher_model": {"name": "t5-base"},
+        "student_model": {"name": "t5-small"},
+        "teacher_cache": {"folder": str(api.home / "inputs" / "states")},
+    }
+    assert [fault["field"] for fault in faults_for(api, "ada", spec)] == ["teacher_cache.folder"]
+    assert faults_for(api, "root", spec) == []
+    (fault,) = faults_for(api, "root", {**spec, "teacher_cache": {"folder": "states"}})
+    assert "relative" in fault["message"]
+
+
+def test_a_cards_words_and_the_names_of_columns_and_systems_may_have_spaces(api: Api) -> None:
+    model = {"model": {"name": "${steps.other.model}"}}
+    pairs = {"name": "a/pairs", "extra": {"name": "b/pairs", "source_column": "a text", "target_column": ["one, two"]}}
+    judges = {"fluency": "gpt2"}
+    steps = {
+        "other": {"kind": "finetune", "dataset": pairs, "model": {"name": "t5-small"}},
+        "scores": {
+            "kind": "evaluate",
+            "dataset": {"name": "a/pairs"},
+            "systems": {"student int8": model},
+            "judges": judges,
+            "speed": {"baseline": "student int8"},
+        },
+        "export": {
+            "kind": "export",
+            **model,
+            "prefix": "make it kind: ",
+            "card": {"title": "My detoxifier", "results": "${steps.scores.scores}", "system": "student int8"},
+        },
+    }
+    assert faults_for(api, "ada", {"kind": "pipeline", "steps": steps}) == []
 
 
 def test_steps_of_a_pipeline_are_checked_like_specs_of_their_own(api: Api) -> None:
