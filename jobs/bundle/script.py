@@ -32,7 +32,8 @@ LINES_IN_CALL = 256
 """Read and rewritten together; the engine sorts them by length."""
 BATCH_SIZE = 32
 MAX_CHARACTERS = 100_000
-MAX_RETRIES = 4
+MAX_RETRIES = 5
+"""As in ``jobs.generation``."""
 CENSORED = "blocked phrase removed after decoding"
 
 Outcome = dict[str, Any]
@@ -106,15 +107,15 @@ class Detoxifier:
         ]
 
     def _plan(self, comment: str) -> list[Segment]:
-        if not comment.strip() or len(comment) > MAX_CHARACTERS:
+        if not comment.strip() or _why_not(comment) is not None:
             return []
         return segment(comment, fits=self._fits, by_sentence=self._settings["segments"] == "sentence")
 
     def _assemble(self, comment: str, parts: Sequence[Segment], outputs: dict[str, tuple[str, str | None]]) -> Outcome:
         if not comment.strip():
             return {"text": comment, "status": "passed", "reason": None}
-        if not parts:
-            return {"text": None, "status": "quarantined", "reason": f"longer than {MAX_CHARACTERS} characters"}
+        if (reason := _why_not(comment)) is not None:
+            return {"text": None, "status": "quarantined", "reason": reason}
         own = {part.text: outputs[part.text] for part in parts if part.is_rewritten}
         reasons = [reason for _, reason in own.values() if reason is not None]
         joined = join(parts, {key: text for key, (text, _) in own.items()})
@@ -153,12 +154,15 @@ class Detoxifier:
                 return
 
     def _suppress_more(self, row: Row) -> bool:
+        """Add what writes the phrases that this row wrote, the likely tokens first; False where nothing is added."""
         before = row.suppressed
         for tokens in row.blocked:
             for phrase in row.blocklist.written_in(self._text(tokens)):
                 row.suppressed |= self._forms[phrase]
-            windows = row.blocklist.windows(self._ids(tokens), self._tokenizer.decode)
-            row.suppressed |= {tuple(self._tokenizer.id_to_token(number) or "" for number in ids) for ids in windows}
+        if row.suppressed == before:
+            for tokens in row.blocked:
+                windows = row.blocklist.windows(self._ids(tokens), self._tokenizer.decode)
+                row.suppressed |= {tuple(self._tokenizer.id_to_token(one) or "" for one in ids) for ids in windows}
         return row.suppressed != before
 
     def _finish(self, row: Row) -> tuple[str, str | None]:
@@ -201,5 +205,15 @@ class Detoxifier:
         return [self._tokenizer.token_to_id(token) or 0 for token in tokens]
 
 
+def _why_not(comment: str) -> str | None:
+    """Why a comment can't be rewritten; None where it can."""
+    if len(comment) > MAX_CHARACTERS:
+        return f"longer than {MAX_CHARACTERS} characters"
+    # A byte that is no UTF-8 is read as half of a surrogate pair.
+    return "not valid Unicode" if any("\ud800" <= char <= "\udfff" for char in comment) else None
+
+
 if __name__ == "__main__":
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:], sys.stdin))

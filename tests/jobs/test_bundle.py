@@ -149,6 +149,14 @@ def test_comments_are_arguments_or_lines_and_every_one_gives_a_line(output: Path
     assert lines.stdout.splitlines()[::2] == given.stdout.splitlines()
 
 
+def test_a_line_that_is_no_utf_8_is_quarantined_and_its_neighbours_are_rewritten(output: Path) -> None:
+    program = [sys.executable, "-I", str(output / "bundle" / "detoxify.py"), "--json"]
+    done = subprocess.run(program, input=b"go home\ngo \xff home\nnow\n", capture_output=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [item["status"] for item in found] == ["unchanged", "quarantined", "unchanged"]
+    assert [item["text"] is None for item in found] == [False, True, False]
+
+
 def test_the_bundle_is_a_folder_and_a_zip_of_it_and_their_size_and_memory_are_told(
     copying_model: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,11 @@ import torch
 from transformers import T5Tokenizer
 
 from configs.schema.inference import Decoding, Engine, Safety
+from configs.schema.kinds import Export
 from configs.schema.models import ModelSource
+from jobs import export
+from jobs.bundle.build import try_bundle
+from jobs.context import JobContext
 from jobs.generation import CENSORED, Generator, load_generator
 from tests.jobs import toy
 
@@ -183,6 +187,17 @@ def test_what_the_source_holds_may_come_out_and_nothing_else(spammer: Spammer, e
     kept = [(old, new) for old, new in zip(free, outputs, strict=True) if not holds_a_phrase(old, others)]
     assert [new for _, new in kept] == [old for old, _ in kept]
     assert sum(holds_a_phrase(text) for text in outputs) >= 4
+
+
+def test_a_bundle_finds_the_same_other_words(spammer: Spammer, tmp_path: Path) -> None:
+    decoding = {"max_new_tokens": 32, "no_repeat_ngram_size": 0}
+    given = {"model": {"name": str(spammer.folder)}, "prefix": toy.PREFIX, "max_length": 48, "decoding": decoding}
+    spec = Export.model_validate({**given, "quantization": "float32", "bundle": True})
+    export.run(spec, JobContext(tmp_path, lambda *_: None, lambda: False))
+    sources = spammer.sources(SPELLINGS, toy.WORDS[:1])
+    lines, _ = try_bundle(tmp_path / "bundle", sources, num_threads=1)
+    assert lines == load(spammer, "ctranslate2").generate(sources)
+    assert len(set(lines)) > 20
 
 
 @engines
