@@ -86,7 +86,8 @@ def _draw_models(axes: Axes, evaluation: Evaluation, values: dict[tuple[str, str
             x,
             joint.value,
             xerr=[[x - min(speed.rates)], [max(speed.rates) - x]],
-            yerr=[[joint.value - low], [high - joint.value]],
+            # The mean of equal values is a rounding away from the ends of its interval.
+            yerr=[[max(0.0, joint.value - low)], [max(0.0, high - joint.value)]],
             color=colour,
             capsize=3,
             elinewidth=1.4,

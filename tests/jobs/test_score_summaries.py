@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from jobs.judges.fluency import FluencyJudge
 from jobs.judges.panel import Panel, Scores
 from jobs.metrics import Values
 from jobs.pairs import Pair
+from jobs.score_figure import draw_figure
 from jobs.score_summaries import Evaluation, compared_systems, summarize
 from jobs.score_table import render_tables
 from jobs.speed import ModelSpeed
@@ -120,3 +123,9 @@ def test_the_tables_show_costs_in_units_and_every_comparison(found: Evaluation) 
         f"{name} − {other}" for name, other, _ in compared_systems(found.spec)
     ]
     assert "| student − teacher | -0.200 [-0.200, -0.200]" in text
+
+
+def test_a_mean_that_is_a_rounding_outside_of_its_interval_is_drawn(found: Evaluation, tmp_path: Path) -> None:
+    rounded = [replace(item, low=item.value + 1e-16, high=item.value - 1e-16) for item in summarize(found)]
+    draw_figure(found, rounded, tmp_path)
+    assert (tmp_path / "figure.png").stat().st_size > 1000
