@@ -63,10 +63,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "joint": Column("joint"),
     },
     "wording": {
-        "chrf": Column("chrF"),
+        "chrf": Column("chrF", "{:.1f}"),
         "copy_rate": Column("copies"),
         "length_ratio": Column("length ratio"),
-        "inverse_perplexity": Column("1/PPL"),
+        "inverse_perplexity": Column("1/PPL", "{:.4f}"),
         "perplexity_corpus": Column("corpus PPL"),
         "perplexity_median": Column("median PPL"),
     },

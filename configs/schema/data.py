@@ -98,7 +98,8 @@ class Dataset(Model):
     max_length: Annotated[int, Field(ge=8, le=4096)] = RECIPE_MAX_LENGTH
     """Longest source or target in tokens, the end token included."""
     limit: PositiveInt | None = None
-    """Use only this many distinct sources, drawn with the split's seed; all when left out."""
+    """Use only this many distinct sources, drawn with the split's seed; all when left out. It is drawn before a file
+    without a split column is split: train and evaluate such a file with the same limit."""
     extra: Annotated[
         ExtraPairs | None,
         BeforeValidator(_long_form, json_schema_input_type=ExtraPairs | str | None),

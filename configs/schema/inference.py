@@ -200,6 +200,7 @@ class Speed(Model):
     """How fast models are and what memory they take.
 
     Each is measured in a process of its own, and they take turns, so that other work on the machine slows all alike.
+    Memory is the machine's, also where a model decodes on a GPU.
     """
 
     rows: PositiveInt = 64
