@@ -55,8 +55,8 @@ class TeacherCache(Model):
     dtype: Literal["fp16", "bf16"] = "fp16"
     """What a state is kept in. A state beyond fp16's range is refused by name; bf16 holds it, less exactly."""
     folder: Annotated[FilePath | None, Field(examples=["./teacher-cache"])] = None
-    """Where; a folder of the storage, shared by all runs, when left out (of this run alone where the storage is a URL). It may be
-    deleted when no run uses it."""
+    """Where; a folder of the storage, shared by all runs, when left out (of this run alone where the storage is a URL).
+    It may be deleted when no run uses it."""
 
 
 class CopyWarmup(Model):
