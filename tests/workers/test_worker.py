@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,8 +271,13 @@ def test_a_superseded_worker_writes_no_part_once_it_knows(bench: Bench) -> None:
     bench.broker.expire("w1")
     other = bench.broker.claim("other")
     assert isinstance(other, Lease)
+    claimed_at = time.monotonic()
+
+    def has_renewed_since() -> bool:
+        return any(beat.age_seconds < time.monotonic() - claimed_at for beat in bench.watched().heartbeats)
+
     # Its keeper renews at least every two seconds, and finds another owner.
-    wait_until(lambda: bool(bench.watched().heartbeats), 10, "it has renewed since")
+    wait_until(has_renewed_since, 10, "it has renewed since")
     (bench.folder / "go").touch()
     bench.broker.release(other)
     bench.wait_done()
