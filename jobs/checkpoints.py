@@ -11,10 +11,8 @@ Knows nothing about models or optimizers: a tensor has a name, and that is all.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,12 +24,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from jobs.digests import sha256_of
+from jobs.durable import sync
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 VERSION = 1
 _NAME = re.compile(r"step-(\d{8})-a(\d+)")
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def write_share(folder: Path, rank: int, tensors: Mapping[str, torch.Tensor]) ->
     (folder / MANIFEST).unlink(missing_ok=True)
     file = folder / f"rank-{rank}.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
-    _sync(file)
+    sync(file)
 
 
 def commit(folder: Path, *, step: int, state: Mapping[str, Any], num_ranks: int) -> None:
@@ -74,14 +74,14 @@ def commit(folder: Path, *, step: int, state: Mapping[str, Any], num_ranks: int)
     files = {}
     for rank in range(num_ranks):
         file = folder / f"rank-{rank}.safetensors"
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": _checksum(file)}
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of([file])}
     text = json.dumps({"version": VERSION, "step": step, "files": files, "state": state}, indent=1)
     temporary = folder / f"{MANIFEST}.tmp"
     temporary.write_text(text + "\n", encoding="utf-8")
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(folder / MANIFEST)
-    _sync(folder)
-    _sync(folder.parent)
+    sync(folder)
+    sync(folder.parent)
 
 
 def newest(root: Path) -> Checkpoint | None:
@@ -144,7 +144,7 @@ def _open(folder: Path) -> Checkpoint | None:
         data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, about in data["files"].items():
             file = folder / name
-            if file.stat().st_size != about["bytes"] or _checksum(file) != about["sha256"]:
+            if file.stat().st_size != about["bytes"] or sha256_of([file]) != about["sha256"]:
                 logger.warning("%s is not what was written; an older checkpoint is taken", file)
                 return None
         return Checkpoint(folder, int(data["step"]), data["state"], tuple(data["files"]))
@@ -153,20 +153,3 @@ def _open(folder: Path) -> Checkpoint | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("%s can't be read (%s); an older checkpoint is taken", folder / MANIFEST, type(error).__name__)
         return None
-
-
-def _checksum(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or a folder's list of names, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,9 +11,7 @@ Knows nothing about models or ranks: a row has a hash, and that is all.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping
@@ -22,6 +20,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from jobs.digests import sha256_of
+from jobs.durable import sync
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class StateCache:
         for file in sorted(self._folder.glob(f"*{SUFFIX}")):
             try:
                 held = missing.intersection(_read_rows(file))
-                is_whole = not held or _checksum(file) == file.stem
+                is_whole = not held or sha256_of([file]) == file.stem
             except FileNotFoundError:
                 continue
             except (SafetensorError, ValueError):
@@ -117,11 +118,11 @@ class StateCache:
         temporary = self._folder / f"{uuid.uuid4().hex}.tmp"
         try:
             save_file(tensors, temporary)
-            _sync(temporary)
-            temporary.rename(self._folder / f"{_checksum(temporary)}{SUFFIX}")
+            sync(temporary)
+            temporary.rename(self._folder / f"{sha256_of([temporary])}{SUFFIX}")
         finally:
             temporary.unlink(missing_ok=True)
-        _sync(self._folder)
+        sync(self._folder)
 
     def _lost(self) -> StatesLost:
         return StatesLost(
@@ -143,17 +144,3 @@ def _read_rows(file: Path) -> list[RowHash]:
     with safe_open(file, framework="pt") as opened:
         hashes = opened.get_tensor(HASHES)
     return [bytes(row) for row in hashes.numpy()]
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or a folder's list of names, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

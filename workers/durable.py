@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from jobs.durable import sync
+
 
 class SinkError(RuntimeError):
     """The output can't be written; what was committed before is kept, and a rerun goes on from it."""
@@ -57,11 +59,7 @@ def sync_folder(folder: Path) -> None:
         SinkError: the disk fails.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(folder)
     except OSError as error:
         raise _failed(folder, error) from error
 

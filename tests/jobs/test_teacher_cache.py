@@ -111,7 +111,7 @@ from tests.jobs.test_teacher_cache import states
 def sync(path):
     print("written", flush=True)
     sys.stdin.read()
-cache._sync = sync
+cache.sync = sync
 cache.StateCache(Path(sys.argv[1])).add(states(0))
 """
 
