@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli.connect import WRONG, connected, fail
-from api.cli.results import download_artifact
-from api.cli.runs import Json, spec_faults, submit_and_follow
+from api.cli.runs import Json, spec_faults
+from api.cli.shortcut import Follow, PrintSpec, Shortcut, final_figures, model_name
 
 if TYPE_CHECKING:
     from api.client import Client
-    from api.schemas import RunView
-    from configs.schema.kinds import AnySpec
 
 
 OUTCOMES = ("rewritten", "unchanged", "passed", "flagged", "quarantined")
@@ -39,11 +36,8 @@ def detoxify(
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that decode, one CPU each.", min=1)] = 1,
     to: Annotated[Path, typer.Option("--to", help="Folder for the rewritten file.")] = Path(),
-    follow: Annotated[
-        bool,
-        typer.Option("--follow/--detach", help="Watch the run and fetch its file, or return when it is recorded."),
-    ] = True,
-    print_spec: Annotated[bool, typer.Option("--print-spec", help="Print the spec and submit nothing.")] = False,
+    follow: Follow = True,
+    print_spec: PrintSpec = False,
     as_json: Json = False,
 ) -> None:
     """Rewrite a file of comments; every row comes out exactly once, with all its columns and two new ones.
@@ -59,66 +53,24 @@ def detoxify(
     """
     if not file.is_file():
         fail(f"{file}: no such file; give a CSV, TSV or JSONL file", code=WRONG)
-    from configs.load import validate_spec
-
     target = to / f"{file.stem}.detoxified{file.suffix.lower()}"
-    if follow and not print_spec and target.exists():
-        fail(f"{target} is there already; move it, or give another folder with --to", code=WRONG)
+    shortcut = Shortcut("rows", target, follow, print_spec, as_json)
+    shortcut.check()
     with connected() as client, spec_faults():
-        spec = validate_spec(
-            {
-                "kind": "detoxify",
-                "name": file.stem[:100],
-                "model": {"name": model_name(client, model)},
-                "input": {"path": str(file.absolute()), "text_column": text_column},
-                "resources": {"num_workers": workers},
-            },
-            source="distox detoxify",
-        )
-        if print_spec:
-            print_spec_of(spec)
-            return
-        run = submit_and_follow(client, spec, follow=follow, as_json=as_json)
-        if not follow:
-            typer.echo(f"at its end: distox artifacts download {run.id} rows", err=as_json)
-            return
-        download_artifact(client, run.id, "rows", to, quiet=as_json)
-        typer.echo(_outcomes(client, run.id), err=as_json)
+        data = {
+            "kind": "detoxify",
+            "name": file.stem[:100],
+            "model": {"name": model_name(client, model)},
+            "input": {"path": str(file.absolute()), "text_column": text_column},
+            "resources": {"num_workers": workers},
+        }
+        shortcut.carry_out(client, data, source="distox detoxify", tell=_outcomes)
 
 
 def _outcomes(client: Client, run_id: str) -> str:
     """How many rows came to what."""
-    figures = {item.metric: item.value or 0.0 for item in client.metrics(run_id).summaries}
+    figures = final_figures(client, run_id)
     outcomes = {name: figures.get(f"rows_{name}", 0.0) for name in OUTCOMES}
     words = ", ".join(f"{count:,.0f} {name}" for name, count in outcomes.items() if count)
     look = "; look at the flagged ones before you use them" if outcomes["flagged"] else ""
     return f"{figures.get('rows', 0.0):,.0f} rows: {words or 'none'}{look}"
-
-
-def model_name(client: Client, given: str | None) -> str:
-    """What the spec names: a folder that exists, or a reference to a run's model."""
-    if given is None:
-        run = _newest_export(client)
-        typer.echo(f"model: {run.id} ({run.name or run.kind}); --model names another", err=True)
-        return f"${{runs.{run.id}.model}}"
-    if Path(given).expanduser().is_dir():
-        return str(Path(given).expanduser().absolute())
-    if re.fullmatch(r"r-[0-9a-z]{4,40}", given) is None:
-        remedy = "`distox list --steps --kind export` shows runs"
-        fail(f"--model {given}: neither a folder nor a run; {remedy}", code=WRONG)
-    return f"${{runs.{given}.model}}"
-
-
-def _newest_export(client: Client) -> RunView:
-    run = next(client.runs(limit=1, kind="export", state="SUCCEEDED"), None)
-    if run is None:
-        fail("no run has exported a model yet; run `distox quickstart`, or give --model", code=WRONG)
-    return run
-
-
-def print_spec_of(spec: AnySpec) -> None:
-    """As YAML, without what the defaults say."""
-    import yaml
-
-    data = {"kind": spec.kind, **spec.model_dump(mode="json", exclude_defaults=True)}
-    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.connect import WRONG, connected, fail
-from api.cli.detoxify import model_name, print_spec_of
-from api.cli.results import download_artifact
-from api.cli.runs import Json, spec_faults, submit_and_follow
+from api.cli.connect import connected
+from api.cli.runs import Json, spec_faults
+from api.cli.shortcut import Follow, PrintSpec, Shortcut, final_figures, model_name
 
 if TYPE_CHECKING:
     from api.client import Client
@@ -59,11 +58,8 @@ def export(
         str, typer.Option("--license", help="For the model card, as apache-2.0.", metavar="ID")
     ] = "unknown",
     to: Annotated[Path, typer.Option("--to", help="Folder for what is fetched.")] = Path(),
-    follow: Annotated[
-        bool,
-        typer.Option("--follow/--detach", help="Watch the run and fetch its model, or return when it is recorded."),
-    ] = True,
-    print_spec: Annotated[bool, typer.Option("--print-spec", help="Print the spec and submit nothing.")] = False,
+    follow: Follow = True,
+    print_spec: PrintSpec = False,
     as_json: Json = False,
 ) -> None:
     """Export a trained model and fetch it: for the fast engine, for Transformers, or as a bundle for devices.
@@ -75,12 +71,9 @@ def export(
     distox export ./models/student --format transformers --license apache-2.0
     ```
     """
-    from configs.load import validate_spec
-
-    artifact = "bundle_zip" if bundle else "model"
-    target = to / ("bundle.zip" if bundle else "model")
-    if follow and not print_spec and target.exists():
-        fail(f"{target} is there already; move it, or give another folder with --to", code=WRONG)
+    artifact, name = ("bundle_zip", "bundle.zip") if bundle else ("model", "model")
+    shortcut = Shortcut(artifact, to / name, follow, print_spec, as_json)
+    shortcut.check()
     with connected() as client, spec_faults():
         data = {
             "kind": "export",
@@ -90,21 +83,12 @@ def export(
             "card": {"license": license_id},
             **({} if quantization is None else {"quantization": quantization.value}),
         }
-        spec = validate_spec(data, source="distox export")
-        if print_spec:
-            print_spec_of(spec)
-            return
-        run = submit_and_follow(client, spec, follow=follow, as_json=as_json)
-        if not follow:
-            typer.echo(f"at its end: distox artifacts download {run.id} {artifact}", err=as_json)
-            return
-        download_artifact(client, run.id, artifact, to, quiet=as_json)
-        typer.echo(_figures(client, run.id), err=as_json)
+        shortcut.carry_out(client, data, source="distox export", tell=_figures)
 
 
 def _figures(client: Client, run_id: str) -> str:
     """Size, and of a bundle the memory that it takes."""
-    found = {item.metric: item.value or 0.0 for item in client.metrics(run_id).summaries}
+    found = final_figures(client, run_id)
     words = [f"{found.get('parameters', 0):,.0f} parameters", f"{found.get('bytes_on_disk', 0) / 1e6:,.1f} MB"]
     if "bundle_zip_bytes" in found:
         words.append(
