@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,35 @@ class Api:
         result = JobResult(artifacts or {}, summaries)
         self.store.finish(run.id, epoch, State.SUCCEEDED, result=result, output=str(output))
         return self.store.get(run.id)
+
+    @contextmanager
+    def driver(
+        self, files: Mapping[str, bytes], *, artifacts: dict[str, str], summaries: tuple[Summary, ...]
+    ) -> Iterator[None]:
+        """What a coordinator and a driver do with the first run that waits, while the block runs."""
+        stop = threading.Event()
+
+        def work() -> None:
+            while not (runs := self.store.list(state=State.PENDING)):
+                if stop.wait(0.02):
+                    return
+            run = self.store.enqueue(runs[0].id)
+            epoch = self.store.begin_attempt(run.id)
+            self.store.start(run.id, epoch)
+            output = self.output(run)
+            for name, content in files.items():
+                (output / name).parent.mkdir(parents=True, exist_ok=True)
+                (output / name).write_bytes(content)
+            result = JobResult(artifacts, summaries)
+            self.store.finish(run.id, epoch, State.SUCCEEDED, result=result, output=str(output))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(20)
 
     def output(self, run: Run) -> Path:
         """Where the results of its first attempt are."""

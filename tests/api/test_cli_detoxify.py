@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cluster.runs import State
 from configs.load import validate_spec
-from jobs.context import JobResult, Summary
+from jobs.context import Summary
 from tests.api.command import Distox
 from tests.api.conftest import Api
 from tests.api.specs import export
@@ -41,34 +39,14 @@ def test_the_newest_exported_model_rewrites_the_file(api: Api, distox: Distox, d
     assert run.spec["resources"]["num_workers"] == 2
 
 
-def work(api: Api, stop: threading.Event) -> None:
-    """What a coordinator and a driver do with the first run that waits."""
-    while not (runs := api.store.list(state=State.PENDING)):
-        if stop.wait(0.02):
-            return
-    run = api.store.enqueue(runs[0].id)
-    epoch = api.store.begin_attempt(run.id)
-    api.store.start(run.id, epoch)
-    output = api.output(run)
-    output.mkdir(parents=True)
-    (output / "dump.detoxified.csv").write_text(
-        "id,comment,detoxified,distox_status\n1,you fool,you,flagged\n", "utf-8"
-    )
-    counts = (Summary("rows", 3.0), Summary("rows_rewritten", 2.0), Summary("rows_flagged", 1.0))
-    result = JobResult({"rows": "dump.detoxified.csv"}, (*counts, Summary("rows_per_second", 9.0)))
-    api.store.finish(run.id, epoch, State.SUCCEEDED, result=result, output=str(output))
-
-
 def test_at_its_end_the_file_is_fetched_and_its_rows_are_counted(
     api: Api, distox: Distox, dump: str, tmp_path: Path
 ) -> None:
     api.finish(export(), artifacts={"model": "model"})
-    stop = threading.Event()
-    worker = threading.Thread(target=work, args=(api, stop))
-    worker.start()
-    result = distox("detoxify", dump, "--text-column", "comment", "--to", str(tmp_path / "out"))
-    stop.set()
-    worker.join(20)
+    counts = (Summary("rows", 3.0), Summary("rows_rewritten", 2.0), Summary("rows_flagged", 1.0))
+    files = {"dump.detoxified.csv": b"id,comment,detoxified,distox_status\n1,you fool,you,flagged\n"}
+    with api.driver(files, artifacts={"rows": "dump.detoxified.csv"}, summaries=counts):
+        result = distox("detoxify", dump, "--text-column", "comment", "--to", str(tmp_path / "out"))
     assert result.exit_code == 0, result.stderr
     assert "3 rows: 2 rewritten, 1 flagged; look at the flagged ones" in result.stdout
     assert (tmp_path / "out" / "dump.detoxified.csv").read_text("utf-8").endswith("you fool,you,flagged\n")

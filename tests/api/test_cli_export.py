@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cluster.runs import State
 from configs.load import validate_spec
 from configs.schema.kinds import Export
-from jobs.context import JobResult, Summary
+from jobs.context import Summary
 from tests.api.command import Distox
 from tests.api.conftest import Api
 from tests.api.specs import export
@@ -22,22 +20,8 @@ def distox(api: Api, url: str) -> Distox:
     return Distox(api, url, "root")
 
 
-def work(api: Api, stop: threading.Event) -> None:
-    """What a coordinator and a driver do with the first run that waits."""
-    while not (runs := api.store.list(state=State.PENDING)):
-        if stop.wait(0.02):
-            return
-    run = api.store.enqueue(runs[0].id)
-    epoch = api.store.begin_attempt(run.id)
-    api.store.start(run.id, epoch)
-    output = api.output(run)
-    (output / "model").mkdir(parents=True)
-    (output / "model" / "model.bin").write_bytes(b"weights")
-    (output / "bundle.zip").write_bytes(b"zip")
-    figures = {"parameters": 5e6, "bytes_on_disk": 6e6, "bundle_zip_bytes": 4e6, "bundle_peak_bytes": 9e7}
-    artifacts = {"model": "model", "bundle_zip": "bundle.zip"}
-    result = JobResult(artifacts, tuple(Summary(name, value) for name, value in figures.items()))
-    api.store.finish(run.id, epoch, State.SUCCEEDED, result=result, output=str(output))
+FILES = {"model/model.bin": b"weights", "bundle.zip": b"zip"}
+FIGURES = {"parameters": 5e6, "bytes_on_disk": 6e6, "bundle_zip_bytes": 4e6, "bundle_peak_bytes": 9e7}
 
 
 @pytest.mark.parametrize(
@@ -46,12 +30,9 @@ def work(api: Api, stop: threading.Event) -> None:
 def test_at_its_end_the_bundle_or_the_model_is_fetched(
     api: Api, distox: Distox, tmp_path: Path, options: list[str], file: str, content: bytes
 ) -> None:
-    stop = threading.Event()
-    worker = threading.Thread(target=work, args=(api, stop))
-    worker.start()
-    result = distox("export", str(tmp_path), *options, "--to", str(tmp_path / "out"))
-    stop.set()
-    worker.join(20)
+    figures = tuple(Summary(name, value) for name, value in FIGURES.items())
+    with api.driver(FILES, artifacts={"model": "model", "bundle_zip": "bundle.zip"}, summaries=figures):
+        result = distox("export", str(tmp_path), *options, "--to", str(tmp_path / "out"))
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out" / file).read_bytes() == content
     assert "5,000,000 parameters, 6.0 MB, bundle 4.0 MB, 90 MB of memory" in result.stdout

@@ -20,13 +20,13 @@ import pytest
 
 from cluster.runs import Run, State
 from configs.schema.kinds import Distill
+from tests.e2e.paradetox import COLUMNS, read_table, write_sample, write_table
 from tests.live_stack import ROOT, LiveStack, live_stack
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 PARADETOX = "../shared/data/paradetox.tsv"
 """From the repository's root, where the commands run."""
-COLUMNS = ("toxic", "neutral1", "neutral2", "neutral3")
 NUM_SOURCES = 300
 NUM_DUMP_ROWS = 300
 SHAPE = {"hidden_size": 48, "layers": {"encoder": 1, "decoder": 1}, "ffn_size": 96, "attention_heads": 2}
@@ -34,29 +34,6 @@ TRAINING = {"batch_size": 16, "grad_accumulation": 1, "learning_rate": 3e-3, "ma
 WARMUP = {"copy_warmup": {"steps": 200, "batch_size": 16, "learning_rate": 3e-3}}
 """Enough for a model made on the spot to write some words for most comments."""
 METRICS = ("style", "style_share", "content_source", "content_reference", "fluency", "joint")
-
-
-def write_sample(file: Path) -> None:
-    """The project's sample as a table with the columns of ParaDetox."""
-    from configs.schema.data import SampleSize
-    from jobs.sample import sample_rows
-
-    rewrites: dict[str, list[str]] = {}
-    for row in sample_rows(SampleSize(num_pairs=600)):
-        rewrites.setdefault(row["toxic"], []).append(row["neutral"])
-    write_table(file, [[source, *[*texts, "", "", ""][:3]] for source, texts in rewrites.items()])
-
-
-def write_table(file: Path, rows: Sequence[Sequence[str]]) -> None:
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-
-
-def read_table(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
 
 
 @pytest.fixture(scope="module")
