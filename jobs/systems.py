@@ -5,13 +5,13 @@ A model's outputs are those that ``detoxify`` would write: the model's own prefi
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,11 @@ from jobs.detoxify import Detoxifier
 from jobs.generation import EngineError, check_generator
 from jobs.model_record import InputForm, own_input_form, read_record
 from jobs.models import ModelError
+from jobs.tables import is_file, read_rows, text_of
 
 BATCHES_IN_CALL = 8
 """The engine sorts the rows of one call by length, so it is given some batches at once."""
 SYSTEM_FIELD = "systems.{name}.rows"
-MAX_CELL_CHARACTERS = 10_000_000
-"""A cell above the csv module's own 131,072 characters is still text."""
 
 
 @dataclass(frozen=True)
@@ -109,25 +108,19 @@ def read_outputs(file: Path, test: Sequence[Pair], *, field: str) -> tuple[str, 
     Raises:
         DataError: the file can't be read, lacks a column, or its sources are others.
     """
-    reader = _READERS.get(file.suffix.lower())
-    if not file.is_file() or reader is None:
-        raise DataError(f"{field} = {file}: not a file ending in {', '.join(_READERS)}; correct the path")
+    if not is_file(file):
+        raise DataError(f"{field} = {file}: not a file; correct the path")
     texts: list[str] = []
-    try:
-        for row in reader(file):
-            if len(texts) == len(test):
-                break
-            expected = test[len(texts)].source
-            if str(row["source"]).strip() != expected:
-                raise DataError(
-                    f"{field} = {file}: row {len(texts)} has another source than the test split has there; write the "
-                    "rows in the order of the test split"
-                )
-            texts.append(str(row["output"] or ""))
-    except KeyError as error:
-        raise DataError(f"{field} = {file}: no column {error}; it needs source and output") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, TypeError, OSError) as error:
-        raise DataError(f"{field} = {file}: can't be read ({type(error).__name__}); write it again") from error
+    for row in islice(read_rows(str(file), field=field), len(test)):
+        for column in ("source", "output"):
+            if column not in row:
+                raise DataError(f"{field} = {file}: no column {column!r}; it needs source and output")
+        if text_of(row["source"]) != test[len(texts)].source:
+            raise DataError(
+                f"{field} = {file}: row {len(texts)} has another source than the test split has there; write the "
+                "rows in the order of the test split"
+            )
+        texts.append(str(row["output"] or ""))
     if len(texts) < len(test):
         raise DataError(f"{field} = {file}: {len(texts)} rows for {len(test)} test rows; give all, or lower limit")
     return tuple(texts)
@@ -217,32 +210,3 @@ def _num_parameters(file: Path) -> int:
         (length,) = struct.unpack("<Q", stream.read(8))
         header: dict[str, Any] = json.loads(stream.read(length))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-
-
-def _read_delimited(file: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(MAX_CELL_CHARACTERS)
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        yield from csv.DictReader(stream, delimiter=delimiter)
-
-
-def _read_jsonl(file: Path) -> Iterator[Mapping[str, Any]]:
-    with file.open(encoding="utf-8-sig") as stream:
-        yield from (json.loads(line) for line in stream if line.strip())
-
-
-def _read_parquet(file: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow.parquet
-
-    try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-            yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise OSError from error
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
-    ".csv": lambda file: _read_delimited(file, ","),
-    ".tsv": lambda file: _read_delimited(file, "\t"),
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}

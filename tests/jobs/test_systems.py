@@ -129,19 +129,32 @@ def test_a_file_of_other_rows_is_refused(rows: list[dict[str, str]], message: st
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("rows.jsonl", b"{"), ("rows.jsonl", b"[1]\n"), ("rows.csv", b"source,output\n\xff\xfe"), ("rows.parquet", b"x")],
+    ("name", "content", "message"),
+    [
+        ("rows.jsonl", b"{", "line 1 is not JSON"),
+        ("rows.jsonl", b"[1]\n", "line 1 is no JSON object"),
+        ("rows.csv", b"source,output\n\xff\xfe", "not UTF-8"),
+        ("rows.csv", b'source,output\na,"b', "broken near a record"),
+        ("rows.csv", b"", "the file is empty"),
+        ("rows.parquet", b"x", "not a whole Parquet file"),
+    ],
 )
-def test_a_broken_file_is_refused_without_its_text(name: str, content: bytes, tmp_path: Path) -> None:
+def test_a_broken_file_is_refused_without_its_text(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match="can't be read"):
+    with pytest.raises(DataError, match=rf"systems\.ours\.rows = .*{name}: {message}"):
         read_outputs(tmp_path / name, TEST, field=FIELD)
 
 
-@pytest.mark.parametrize("name", ["missing.csv", "rows.xlsx"])
-def test_a_missing_file_or_an_unknown_ending_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.csv", "missing.csv: not a file; correct the path"),
+        ("rows.xlsx", r"unknown ending '\.xlsx'; use \.csv, \.tsv, \.jsonl, \.parquet"),
+    ],
+)
+def test_a_missing_file_or_an_unknown_ending_is_refused(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"not a file ending in \.csv, \.tsv, \.jsonl, \.parquet"):
+    with pytest.raises(DataError, match=message):
         read_outputs(tmp_path / name, TEST, field=FIELD)
 
 
